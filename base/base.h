@@ -106,7 +106,7 @@ bool text_int(const char *s, size_t n, int64_t *v);
 typedef struct { const char *file; uint32_t line, col; uint32_t at, len; } Loc; /* 1-based; col in bytes; at: byte offset */
 typedef enum {
 #define CODE(id, exit, title, explain, wrong, right) id,
-#include "codes.def"
+#include "base/codes.def"
 #undef CODE
     NCODE
 } Code;
