@@ -77,7 +77,9 @@ typedef struct Exec Exec;
 Exec *exec_open(Env *env, const Plan *plan, const KernelFnRt *kernel, Device *dev, uint64_t seed, Diags *d); /* takes the arenas */
 void exec_close(Exec *e);
 void *exec_state_ptr(Exec *e, uint32_t row);             /* PlanState row in ARENA_STATE */
-bool exec_init_states(Exec *e, Diags *d);                /* initial values from PlanState.init, Philox of (seed, stream, element) */
+const Plan *exec_plan(const Exec *e);
+uint64_t exec_seed(const Exec *e);
+bool exec_init_states(Exec *e, Diags *d);                /* (state.c) initial values from PlanState.init, Philox of (seed, stream, element) */
 int exec_program(const Exec *e, const char *name);       /* -1: none */
 /* Where the caller writes one micro-batch of an input before exec_step. NULL: the program does not read it. */
 void *exec_input(Exec *e, int program, const char *name, int64_t micro);
@@ -120,5 +122,7 @@ void state_from_stored(const PlanState *s, NameStyle style, const void *in, void
  * initial value. D010, D011 otherwise. extra (may be NULL): names in the set that the model does not declare. */
 bool weights_load(Exec *e, const Plan *p, const char *model, const StSet *set, const char *prefix, bool missing_init, Arena *a,
                   const char ***extra, uint32_t *nextra, Diags *d);
+
+#include "runtime/checkpoint.h"
 
 #endif
