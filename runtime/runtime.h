@@ -14,6 +14,8 @@ bool plan_check(const Plan *p, const char *file, Diags *d);
 void plan_hash(Plan *p); /* sets p->hash from the text of the rest */
 
 /* ---- JSON (json.c; the only place that includes jansson) : strict, limits of reliability.md 4 */
+#define json_real wm_json_real /* jansson exports these two names itself */
+#define json_string wm_json_string
 typedef struct Json Json;
 typedef enum { J_NULL, J_BOOL, J_INT, J_REAL, J_STRING, J_ARRAY, J_OBJECT } JsonKind;
 Json *json_parse(const char *text, size_t len, const char *file, uint32_t line0, int max_depth, Diags *d, Code code);
