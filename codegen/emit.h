@@ -30,6 +30,9 @@ typedef struct {
 /* Address of a value (its arena, offset, stride) and of a node's scratch. */
 PlanAddr emit_value(const Emit *e, ValueId v);
 PlanAddr emit_scratch(const Emit *e, const Node *n, int64_t off);
+/* Address of a number that the runtime gives (f64): "step", "seed", "micro" (the running micro-batch's index). For kernels
+ * that draw random numbers; the plan gets the scalar as an input if no leaf of that name is there. */
+PlanAddr emit_scalar(Emit *e, const char *name);
 /* Element strides of value v along each of the dims of `order`; 0 where v lacks the dim (broadcast). */
 void emit_strides(const Emit *e, ValueId v, const DimId *order, uint32_t n, int64_t *stride);
 /* Appends a launch; arrays are copied. */
