@@ -22,6 +22,7 @@ struct Expr {
     Loc op_loc;          /* X_BIN: of the operator; X_DOT: of the member */
     Expr *a, *b, *c;     /* operands; X_IF: condition, then, else; X_CALL, X_INDEX, X_DOT: a is what it is applied to */
     ExprList list;       /* X_LIST, X_CALL arguments, X_INDEX indices (named: select or fill), X_MATCH arms (name = string) */
+    uint32_t depth;      /* height of the tree, at most 1000: later stages may recurse over it */
 };
 
 typedef struct { const char **name; Loc *loc; uint32_t n, cap; } Names;
@@ -74,6 +75,7 @@ typedef struct {
     const char *path, *text; size_t len;
     bool is_module, ok;  /* ok: no syntax error */
     const char *name, *base; Loc name_loc, base_loc;
+    const char *doc;     /* `##` text above the header */
     Stmts body;
 } AstFile;
 
