@@ -180,7 +180,8 @@ bool type_holds(const Type *a, const Type *b); /* dims of a hold those of b */
 int64_t type_count(const Graph *g, const Type *t);
 int64_t type_bytes(const Graph *g, const Type *t);
 const char *type_text(Arena *a, const Graph *g, const Type *t);
-/* Types of the results. false with the reason in *why (arena text) if the operands do not fit the row. Localized
+/* Types of the results (out: room for MAX_OUT; the written type of a leaf is handed in as out[0] and checked).
+ * attr has all attributes of the row, in order. false with the reason in *why (arena text) if the operands do not fit the row. Localized
  * graphs: values of odd sections lack `micro`. */
 bool ir_infer(Graph *g, Op op, const Type *in, uint32_t nin, const Attr *attr, Type *out, uint32_t *nout, const char **why);
 
