@@ -27,11 +27,15 @@ typedef struct {
     Launch *launch; uint32_t nlaunch, cap;
 } Emit;
 
-/* Address of a value (its arena, offset, stride) and of a node's scratch. */
+/* Address of a value (its arena, offset, stride) and of a node's scratch. Buffers are 64-byte aligned, but the pieces of
+ * a value that keeps all micro-batches lie close together: only the first is. A value written may lie on an operand that
+ * the same nodes read at the same element alone (the next value of a parameter on the parameter): no `restrict`.
+ * A `const` that only element-wise nodes and reductions read has no memory: print it into the expression (c_const). */
 PlanAddr emit_value(const Emit *e, ValueId v);
+bool emit_has_memory(const Emit *e, ValueId v);
 PlanAddr emit_scratch(const Emit *e, const Node *n, int64_t off);
 /* Address of a number that the runtime gives (f64): "step", "seed", "micro" (the running micro-batch's index). For kernels
- * that draw random numbers; the plan gets the scalar as an input if no leaf of that name is there. */
+ * that draw random numbers: localize gives every graph that draws these leaves. */
 PlanAddr emit_scalar(Emit *e, const char *name);
 /* Element strides of value v along each of the dims of `order`; 0 where v lacks the dim (broadcast). */
 void emit_strides(const Emit *e, ValueId v, const DimId *order, uint32_t n, int64_t *stride);

@@ -1,0 +1,35 @@
+/* exec.h: private to runtime/: what an executor holds. Everything is made by exec_open; a step allocates nothing. */
+#ifndef WM_EXEC_H
+#define WM_EXEC_H
+
+#include "runtime/runtime.h"
+
+typedef struct { PlanAddr at; uint32_t arg; } ExecMoving; /* an argument whose address follows the micro-batch */
+typedef struct { const ExecMoving *moving; uint32_t nmoving; } ExecSection;
+typedef struct { const ExecSection *section; } ExecProgram;
+
+struct Exec {
+    Env *env;
+    const Plan *plan;
+    const KernelFnRt *kernel;
+    Device *dev;
+    uint64_t seed;
+    char *base[NARENA];
+    void **arg;             /* one pointer for each Plan.addr; those of a moving argument are set before each micro-batch */
+    ExecSection *section;   /* of all programs, in order */
+    ExecMoving *moving;
+    ExecProgram *program;
+};
+
+static inline int64_t plan_dtype_bytes(PlanDType t) {
+    static const int64_t bytes[5] = {8, 4, 2, 4, 1};
+    return bytes[t];
+}
+/* Number of levels below the sum itself: the binary counter of G leaves needs floor(log2 G) of them. */
+static inline uint32_t accum_levels(int64_t micro) {
+    uint32_t n = 0;
+    while (micro >> (n + 1)) n++;
+    return n;
+}
+
+#endif

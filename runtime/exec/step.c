@@ -1,0 +1,102 @@
+/* step.c: one step: the instructions of a program, section by section; odd sections once for each micro-batch.
+ *
+ * The canonical sum (D8) is a binary counter: after micro-batch m the levels that are full are the bits of m + 1, and
+ * level k holds a sum of 2^k leaves in order. At the end the full levels join from the lowest up, the higher one on the
+ * left: exactly the tree that splits at the largest power of two below its length. */
+#include "runtime/exec/exec.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct { Exec *e; const PlanProgram *p; int64_t micro; Diags *d; } Step;
+
+static double *scalar_at(Step *s, const PlanInput *in) { return (double *)(void *)(s->e->base[in->at.arena] + in->at.off); }
+
+static void set_scalars(Step *s, const char *name, double v) {
+    for (uint32_t i = 0; i < s->p->ninput; i++) {
+        const PlanInput *in = &s->p->input[i];
+        if (strcmp(in->kind, "scalar") == 0 && strcmp(in->name, name) == 0) *scalar_at(s, in) = v;
+    }
+}
+
+static void accumulate(Step *s, const PlanInstr *in) {
+    Device *dev = s->e->dev;
+    void **arg = &s->e->arg[in->arg0];
+    int64_t bytes = in->count * plan_dtype_bytes(in->dtype), micro = s->p->micro;
+    uint32_t top = accum_levels(micro), full = 0;
+    char *sum = arg[0], *level = arg[2];
+    const char *cur = arg[1];
+    while (s->micro >> full & 1) full++;
+    for (uint32_t k = 0; k < full; k++) { /* the last addition goes straight to the level that becomes full */
+        char *left = level + bytes * k, *to = k + 1 == top ? sum : level + bytes * (k + 1);
+        char *dst = k + 1 == full ? to : left;
+        dev->accum(dev, in->dtype, dst, left, cur, in->count);
+        cur = dst;
+    }
+    if (!full) dev->copy(dev, level, cur, bytes);
+    if (s->micro + 1 != micro || (micro & (micro - 1)) == 0) return;
+    const char *right = NULL; /* G is no power of two: join what is left */
+    for (uint32_t k = 0; k <= top; k++) {
+        if (!(micro >> k & 1)) continue;
+        char *left = k == top ? sum : level + bytes * k;
+        if (right) dev->accum(dev, in->dtype, left, left, right, in->count);
+        right = left;
+    }
+}
+
+static bool check(Step *s, const PlanInstr *in) {
+    const void *p = s->e->arg[in->arg0];
+    double v;
+    float f;
+    if (in->dtype == PD_F64) {
+        memcpy(&v, p, sizeof v);
+    } else {
+        memcpy(&f, p, sizeof f);
+        v = (double)f;
+    }
+    if (isfinite(v)) return true;
+    Diag *g = diag_add(s->d, R003, NOLOC, "%s is %s", in->name, isnan(v) ? "not a number" : "infinite");
+    diag_help(s->d, g, "the step was not applied: parameters and states are as before it");
+    return false;
+}
+
+static bool run_instr(Step *s, const PlanInstr *in) {
+    Exec *e = s->e;
+    Device *dev = e->dev;
+    void **arg = &e->arg[in->arg0];
+    int64_t bytes = in->count * plan_dtype_bytes(in->dtype);
+    switch (in->op) {
+    case I_LAUNCH: dev->launch(dev, e->kernel[in->kernel], arg, in->narg); return true;
+    case I_ACCUM: accumulate(s, in); return true;
+    case I_COPY: dev->copy(dev, arg[0], arg[1], bytes); return true;
+    case I_ZERO: dev->zero(dev, arg[0], bytes); return true;
+    case I_CHECK: return check(s, in);
+    }
+    return false;
+}
+
+static bool run_section(Step *s, uint32_t index, int64_t times) {
+    Exec *e = s->e;
+    const PlanSection *sec = &s->p->section[index];
+    const ExecSection *es = &e->program[s->p - e->plan->program].section[index];
+    for (s->micro = 0; s->micro < times; s->micro++) {
+        if (sec->micro) set_scalars(s, "micro", (double)s->micro);
+        for (uint32_t i = 0; i < es->nmoving; i++) {
+            const ExecMoving *m = &es->moving[i];
+            e->arg[m->arg] = e->base[m->at.arena] + m->at.off + m->at.stride * s->micro;
+        }
+        for (uint32_t i = 0; i < sec->ninstr; i++)
+            if (!run_instr(s, &e->plan->instr[sec->instr0 + i])) return false;
+    }
+    return true;
+}
+
+bool exec_step(Exec *e, int program, int64_t step, int64_t steps, Diags *d) {
+    Step s = {e, &e->plan->program[program], 0, d};
+    set_scalars(&s, "step", (double)step);
+    set_scalars(&s, "steps", (double)steps);
+    set_scalars(&s, "seed", (double)e->seed);
+    for (uint32_t i = 0; i < s.p->nsection; i++)
+        if (!run_section(&s, i, s.p->section[i].micro ? s.p->micro : 1)) return false;
+    return e->dev->sync(e->dev, d);
+}
