@@ -77,6 +77,7 @@ typedef struct {
     Arena *a;
     char *s; /* NUL-terminated once something was put */
     size_t len, cap;
+    bool failed; /* memory was refused (an arena without a guard): the text is not whole */
 } Sbuf;
 void sb_init(Sbuf *b, Arena *a);
 void sb_put(Sbuf *b, const char *s, size_t len);

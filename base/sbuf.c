@@ -9,10 +9,12 @@
 void sb_init(Sbuf *b, Arena *a) { *b = (Sbuf){.a = a}; }
 
 void sb_put(Sbuf *b, const char *s, size_t len) {
+    if (b->failed) return;
     if (b->cap - b->len <= len) {
         size_t cap = b->cap ? b->cap * 2 : 256;
         while (cap - b->len <= len) cap *= 2;
         char *t = arena_alloc(b->a, cap);
+        b->failed = !t;
         if (!t) return;
         if (b->len) memcpy(t, b->s, b->len);
         b->s = t;
@@ -39,6 +41,7 @@ void sb_fmt(Sbuf *b, const char *fmt, ...) {
     va_start(ap, fmt);
     char *s = arena_vfmt(b->a, fmt, ap);
     va_end(ap);
+    b->failed |= !s;
     if (s) sb_put(b, s, (size_t)n);
 }
 

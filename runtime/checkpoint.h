@@ -21,6 +21,7 @@ typedef struct {
 StateView exec_view(Exec *e, const Plan *p);
 int64_t state_count(const PlanState *s);  /* elements */
 int64_t state_bytes(const PlanState *s);
+bool state_axes_ok(const PlanState *s);   /* axes and halves parse and name each dim once: a plan is checked for it */
 /* The key of a row in logs, hashes and files: MODEL/NAME, or NAME for a state of the graph. */
 const char *state_key(Arena *a, const PlanState *s, NameStyle style);
 /* Fills one row with its initial value (D8): element i of the memory order takes word i & 3 of Philox block i >> 2 at

@@ -23,7 +23,10 @@ struct Json {
         double r;
         const char *s;
         Json *item;
-        struct { Member *member; const Member **sorted; } o;
+        struct {
+            Member *member;
+            const Member **sorted;
+        } o;
     } u;
 };
 struct Member {
@@ -160,7 +163,8 @@ static void fill(Block *b, json_t *j, Json *out) {
 
 /* Parses one value that is the whole text. Errors go to `code` with file, line (counted from line0) and column.
  * max_depth counts nested arrays and objects. Free the result with json_free. */
-Json *json_parse(const char *text, size_t len, const char *file, uint32_t line0, int max_depth, Diags *d, Code code) {
+Json *json_parse(const char *text, size_t len, const char *file, uint32_t line0, int max_depth, Diags *d,
+                 Code code) {
     size_t at = 0;
     if (max_depth > DEPTH_MOST) max_depth = DEPTH_MOST;
     if (!depth_ok(text, len, max_depth, &at)) {
