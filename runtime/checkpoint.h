@@ -19,7 +19,7 @@ typedef struct {
     void *ctx;
 } StateView;
 StateView exec_view(Exec *e, const Plan *p);
-int64_t state_count(const PlanState *s);  /* elements */
+int64_t state_elements(const PlanState *s);  /* elements */
 int64_t state_bytes(const PlanState *s);
 bool state_axes_ok(const PlanState *s);   /* axes and halves parse and name each dim once: a plan is checked for it */
 /* The key of a row in logs, hashes and files: MODEL/NAME, or NAME for a state of the graph. */

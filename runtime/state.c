@@ -71,7 +71,7 @@ bool state_init(const PlanState *s, uint64_t seed, void *mem, Diags *d) {
             d, P001, NOLOC,
             "state '%s%s%s': initial value '%s' is none of const:V, normal:MEAN,STD, uniform:LO,HI", s->model,
             s->model[0] ? "/" : "", s->name, s->init ? s->init : "");
-    int64_t count = state_count(s);
+    int64_t count = state_elements(s);
     double value[4] = {init.a, init.a, init.a, init.a};
     for (int64_t i = 0; i < count; i++) {
         if (init.kind != INIT_CONST && (i & 3) == 0) draw4(&init, seed, (uint64_t)i >> 2, s->stream, value);

@@ -64,7 +64,7 @@ bool model_export(Env *env, const char *dir, const StateView *v, const char *mod
         ok = diag_fail(d, R008, NOLOC, "%s: exists already", shown(d, dir));
     ok = ok && (as <= PD_BF16 || diag_fail(d, C003, NOLOC, "a model is exported as f64, f32 or bf16"));
     ok = ok && model_tensors(a, v, model, style, &t, &n, d);
-    for (uint32_t i = 0; ok && i < n; i++) total += state_count(t[i].row) * plan_dtype_bytes[as];
+    for (uint32_t i = 0; ok && i < n; i++) total += state_elements(t[i].row) * plan_dtype_bytes[as];
     form.cut = total > form.cut_bytes;
     if (ok && env->mkdir(env, l.dir, 0777, &err) < 0)
         ok = diag_fail(d, R001, NOLOC, "%s: %s", shown(d, l.dir), errno_text(err));

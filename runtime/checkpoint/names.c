@@ -109,13 +109,13 @@ void bytes_hex(const unsigned char *p, size_t n, char *hex) {
     hex[2 * n] = 0;
 }
 
-int64_t state_count(const PlanState *s) {
+int64_t state_elements(const PlanState *s) {
     int64_t n = 1;
     for (uint32_t i = 0; i < s->ndim; i++) n *= s->size[i];
     return n;
 }
 
-int64_t state_bytes(const PlanState *s) { return state_count(s) * plan_dtype_bytes[s->dtype]; }
+int64_t state_bytes(const PlanState *s) { return state_elements(s) * plan_dtype_bytes[s->dtype]; }
 
 typedef struct {
     uint32_t n;
@@ -162,7 +162,7 @@ static void copy_rows(const PlanState *s, NameStyle style, char *mem, char *stor
     Walk w;
     int64_t i[PLAN_MAX_DIMS] = {0};
     plan_walk(s, style, &w);
-    if (state_count(s) == 0) return;
+    if (state_elements(s) == 0) return;
     for (;;) {
         char *m = mem + memory_offset(&w, i);
         memcpy(to_stored ? stored : m, to_stored ? m : stored, (size_t)w.run);

@@ -145,7 +145,7 @@ static PlanDType file_dtype(const OutTensor *t, const SetForm *form) {
 }
 
 static int64_t file_bytes(const OutTensor *t, const SetForm *form) {
-    return state_count(t->row) * plan_dtype_bytes[file_dtype(t, form)];
+    return state_elements(t->row) * plan_dtype_bytes[file_dtype(t, form)];
 }
 
 /* How many tensors from t on go into one file. */
@@ -173,7 +173,7 @@ static bool put_data(NewFile *f, const StateView *v, const OutTensor *t, const S
     if (to != t->row->dtype) {
         RealDType from = {plan_dtype_bytes[t->row->dtype], t->row->dtype == PD_BF16};
         reals_convert(from, p, (RealDType){plan_dtype_bytes[to], to == PD_BF16}, b->cast,
-                      state_count(t->row));
+                      state_elements(t->row));
         p = b->cast;
     }
     Hash128 h;

@@ -74,6 +74,10 @@ void exec_close(Exec *e) {
     e->env->free(e->env, e);
 }
 
+const Plan *exec_plan(const Exec *e) { return e->plan; }
+
+uint64_t exec_seed(const Exec *e) { return e->seed; }
+
 void *exec_state_ptr(Exec *e, uint32_t row) { return e->base[ARENA_STATE] + e->plan->state[row].off; }
 
 int exec_program(const Exec *e, const char *name) {
