@@ -90,6 +90,7 @@ int lex_token(Parser *p, int token, Loc loc) {
     }
     if (p->last == NL) p->has_unclosed = false;
     p->ntoken++;
+    p->end = lex_loc(p, loc.at - p->base.at + loc.len, 0);
     p->hidden = false;
     if (p->doc_text.len) {
         GROW(p->a, p->doc, p->ndoc, p->doc_cap);
@@ -98,9 +99,9 @@ int lex_token(Parser *p, int token, Loc loc) {
     }
     if (is_opening(token) && !push_bracket(p, token, loc)) return 0;
     if (is_closing(token) && p->nopen) {
-        bool curly = p->open[p->nopen - 1].c == '{';
-        if (curly == (token == '}')) p->nopen--;
-        else remember_unclosed(p);
+        char c = p->open[p->nopen - 1].c;
+        remember_unclosed(p);
+        p->has_unclosed = (c == '{') != (token == '}') || (c == '(') != (token == ')');
     }
     return p->last = token;
 }
@@ -114,7 +115,7 @@ static bool line_goes_on(const Parser *p) {
 
 /* Counts a line; true if the newline is a token. */
 bool lex_newline(Parser *p, uint32_t at, uint32_t len, Loc *loc) {
-    *loc = lex_loc(p, at, 0);
+    *loc = p->last == NL ? lex_loc(p, at, 0) : p->end;
     p->line++;
     p->line_at = at + len;
     if (p->last == NL) return false;
@@ -122,15 +123,13 @@ bool lex_newline(Parser *p, uint32_t at, uint32_t len, Loc *loc) {
         p->last = NL;
         return true;
     }
-    if (!p->hidden) p->hidden_at = *loc;
     p->hidden = true;
     return false;
 }
 
 /* End of file: an NL if the last line has none, then 0. */
 int lex_end(Parser *p, Loc *loc) {
-    *loc = lex_loc(p, (uint32_t)p->len, 0);
-    if (p->hidden) *loc = p->hidden_at;
+    *loc = p->last == NL ? lex_loc(p, (uint32_t)p->len, 0) : p->end;
     p->at_end = true;
     if (p->last == NL) return 0;
     p->last = NL;
@@ -147,7 +146,7 @@ bool lex_ends_statement(const Parser *p, const char *s, uint32_t n) {
 
 int lex_hidden_newline(Parser *p, Loc *loc) {
     while (p->nopen && p->open[p->nopen - 1].c != '{') remember_unclosed(p);
-    *loc = p->hidden_at;
+    *loc = p->end;
     p->hidden = false;
     return p->last = NL;
 }

@@ -36,11 +36,11 @@ typedef struct Parser {
     bool started, at_end, stop;
     uint32_t line, line_at;  /* current line from 0 and the offset of its first byte */
     int last;                /* token before */
+    Loc end;                 /* right after it */
     bool hidden;             /* a newline since then was no token */
-    Loc hidden_at;
     struct { char c; Loc loc; } open[MAX_NESTING];
     uint32_t nopen;
-    bool has_unclosed;       /* the bracket that was open when a statement keyword ended the statement */
+    bool has_unclosed;       /* the bracket that the last token closed in a wrong way */
     Loc unclosed;
     char unclosed_char;
     Sbuf doc_text;

@@ -29,6 +29,8 @@ static const char *const statement_tokens[] = {
     "config", "block", "param", "stack", "from", "dim", "input", "hyper", "frozen", "model", "state", "def", "return",
     "open", "loss", "metric", "best", "train", "adapt", "clip_norm", "plan", "test", "expect", "name", "end of file", NULL,
 };
+/* `=` and `:` follow a name that begins an argument or arm; beside operators they are no help. */
+static const char *const after_operand[] = {"'='", "':'", NULL};
 /* Tried from the top; a group stands for its members where both its marks are expected. */
 static const Group group[] = {
     {"hyper", "metric", "a statement", statement_tokens},
@@ -76,6 +78,7 @@ static const char *expected_text(Parser *p, const char *const *expected, uint32_
             remove_members(set, n, group[i].members);
             words[nwords++] = group[i].words;
         }
+    if (nwords && !strcmp(words[nwords - 1], "an operator")) remove_members(set, n, after_operand);
     for (uint32_t i = 0; i < n; i++)
         if (set[i]) set[left++] = set[i];
     if (left > SHOWN) left = SHOWN;
@@ -143,6 +146,8 @@ void parse_syntax_error(Parser *p, Loc loc, const char *const *expected, uint32_
         Diag *g = parse_error(p, E003, loc, "expected %s, found %s", expected_text(p, expected, n), found);
         if (keyword_found(p) && has(expected, n, "name"))
             diag_note(p->d, g, "%s is a keyword of the language and cannot be a name", found);
+        if (p->ntoken == 2 && p->last == '=' && p->first_token >= GRAPH && p->first_token <= FALSE)
+            diag_note(p->d, g, "`%s` is a keyword of the language and cannot be a name", source_text(p, p->first));
         show_unclosed(p, g, loc);
     }
     p->nopen = 0;
