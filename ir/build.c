@@ -1,6 +1,6 @@
 /* build.c: appending nodes. Each takes its section of the arrays, infers the types of its results and notes where in
  * the program it stands (g->loc, g->path, g->flags, g->origin), so callers set those once per statement or rule. */
-#include "ir/ir.h"
+#include "ir/internal.h"
 
 #include <string.h>
 
@@ -41,7 +41,7 @@ Attr at_floats(Graph *g, const double *v, uint32_t n) {
 }
 
 /* ---- nodes */
-static NodeId append(Graph *g, Op op, const ValueId *in, uint32_t nin, const Attr *attr, const Type *out, uint32_t nout) {
+NodeId node_append(Graph *g, Op op, const ValueId *in, uint32_t nin, const Attr *attr, const Type *out, uint32_t nout) {
     Node n = {0};
     n.op = op;
     n.flags = g->flags;
@@ -86,7 +86,7 @@ static NodeId add_node(Graph *g, Op op, const ValueId *in, uint32_t nin, const A
     bool ok = ir_infer(g, op, ty, nin, full, out, &nout, &why);
     wm_check(g->arena, ok, "%s: %s%s%s (%s:%u)", op_info[op].name, why, g->path && g->path[0] ? ", in " : "",
              g->path ? g->path : "", g->loc.file ? g->loc.file : "", g->loc.line);
-    return append(g, op, in, nin, full, out, nout);
+    return node_append(g, op, in, nin, full, out, nout);
 }
 
 ValueId build(Graph *g, Op op, const ValueId *in, uint32_t nin, const Attr *attr, uint32_t nattr) {

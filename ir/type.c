@@ -190,6 +190,20 @@ static bool infer_rule(Infer *t, const char *rule) {
     return true;
 }
 
+static bool sizes_ok(Infer *t) {
+    for (uint32_t k = 0; k < *t->nout; k++) {
+        int64_t n = 1; /* a later 0 does not excuse an earlier overflow */
+        for (int j = 0; j < t->out[k].ndim; j++) {
+            int64_t s = dsize(t, t->out[k].dim[j]);
+            if (s < 0) return FAIL(t, "dim %s has a negative size", dname(t, t->out[k].dim[j]));
+            if (s > max_elements / (n ? n : 1))
+                return FAIL(t, "result %u, %s, has more than 2^48 elements", k, ttext(t, &t->out[k]));
+            n *= s ? s : 1;
+        }
+    }
+    return true;
+}
+
 /* ---- leaves: out[0] is the written type; here it is checked against the attributes */
 static bool exact_dims(Infer *t, DimId a, DimId b, uint32_t n) {
     DimId d[2] = {a, b};
@@ -208,6 +222,9 @@ static bool infer_leaf(Infer *t) {
     }
     bool must_real = t->op == OP_param || t->op == OP_uniform || t->op == OP_normal || t->op == OP_rope_table;
     if (must_real && !dtype_real(r->dt)) return FAIL(t, "its type is %s; it must be real", ttext(t, r));
+    if (!sizes_ok(t)) return false;
+    if (t->op == OP_tensor && (int64_t)attr(t, "values")->u.list.n != type_count(t->g, r))
+        return FAIL(t, "%u values for %s", attr(t, "values")->u.list.n, ttext(t, r));
     if (t->op == OP_iota && r->dt == DT_BOOL) return FAIL(t, "coordinates are real or i32, not bool");
     if (t->op == OP_scalar && r->dt != DT_F64) return FAIL(t, "its type is %s; f64[] is needed", ttext(t, r));
     if (t->op == OP_const || t->op == OP_scalar) return exact_dims(t, (DimId){0}, (DimId){0}, 0);
@@ -601,20 +618,6 @@ static const struct { const char *name; bool (*fn)(Infer *t); } rule_fn[] = {
     {"scan_grad", infer_scan_grad}, {"micro_sum", infer_micro_sum}, {"micro_stack", infer_micro_stack},
     {"micro_slice", infer_micro_slice},
 };
-
-static bool sizes_ok(Infer *t) {
-    for (uint32_t k = 0; k < *t->nout; k++) {
-        int64_t n = 1; /* a later 0 does not excuse an earlier overflow */
-        for (int j = 0; j < t->out[k].ndim; j++) {
-            int64_t s = dsize(t, t->out[k].dim[j]);
-            if (s < 0) return FAIL(t, "dim %s has a negative size", dname(t, t->out[k].dim[j]));
-            if (s > max_elements / (n ? n : 1))
-                return FAIL(t, "result %u, %s, has more than 2^48 elements", k, ttext(t, &t->out[k]));
-            n *= s ? s : 1;
-        }
-    }
-    return true;
-}
 
 /* Types of the results; a leaf's written type is handed in as out[0] and checked. `out` has room for MAX_OUT. */
 bool ir_infer(Graph *g, Op op, const Type *in, uint32_t nin, const Attr *at, Type *out, uint32_t *nout,
