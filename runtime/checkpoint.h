@@ -83,9 +83,9 @@ bool ckpt_read_info(Env *env, const char *path, Arena *a, CkptInfo *info, Diags 
 /* Restores parameters, moments and states, bit for bit, and info. R008 if the graph's states are others than the
  * checkpoint's, or a frozen model is another one; memory is then untouched. Call ckpt_verify before. */
 bool ckpt_load(Env *env, const char *path, const StateView *v, Arena *a, CkptInfo *info, Diags *d);
-/* Keeps the newest `limit` (at least 2) checkpoints, and those of best_step and final_step (-1: none). Removes only what
- * is recognised as a checkpoint of this place: name, manifest and listing agree. limit 0: keeps all. */
-bool ckpt_prune(Env *env, const char *dir, const Owner *o, int64_t limit, int64_t best_step, int64_t final_step, Diags *d);
+/* Removes the oldest checkpoints until at most `limit` are left (0: no limit), never those of best_step and final_step
+ * (-1: none) nor the last two. Touches only what it recognises: name, manifest and listing agree. */
+bool ckpt_prune(Env *env, const char *dir, Owner *o, int64_t limit, int64_t best_step, int64_t final_step, Diags *d);
 
 /* ---- weights and configurations of models (weights.c, export.c) */
 /* Like weights_load, over any rows. `names`: what the file turned out to have (may be NULL). */

@@ -58,6 +58,31 @@ typedef struct {
 /* Writes tensors, sorted by name, as safetensors files cut by size alone, and their index. */
 bool set_write(FileLog *l, const StateView *v, OutTensor *t, uint32_t n, const SetForm *form, Diags *d);
 
+/* ---- manifest.c */
+typedef struct {
+    int64_t step, epoch;
+    const char *run, *graph, *plan;
+    LogFile *file;
+    uint32_t n;
+} Manifest;
+bool manifest_write(FileLog *l, const Manifest *m, const StateView *v, Diags *d); /* lists l's files */
+bool manifest_read(Env *env, Arena *a, const char *dir, Manifest *m, Diags *d);   /* checks its hash; D001 */
+bool real_entry(Env *env, const char *path, bool dir, EnvStat *st, Diags *d);     /* no symbolic link; D001 */
+
+/* ---- commit.c: what a checkpoint is called and made of */
+bool step_name(const char *name, int64_t *step);                              /* exactly step-NNNNNN */
+bool model_trained(const StateView *v, const char *model);
+const char *first_model(const StateView *v, const CkptInfo *info);            /* "" if there is none */
+const char *model_set(const StateView *v, const CkptInfo *info, const char *model); /* "model" or its own name */
+/* The row under which a moment or a state is stored: axes, halves and second name are those of its parameter. */
+const PlanState *stored_row(Arena *a, const StateView *v, uint32_t i);
+/* Name of a row that is no parameter: exp_avg.MODEL/NAME; a state of the graph has its own name. */
+const char *extra_name(Arena *a, const PlanState *s);
+bool info_write(FileLog *l, const StateView *v, const CkptInfo *info, Diags *d); /* state.json */
+
+/* ---- prune.c */
+bool remove_flat(Env *env, Arena *a, const char *dir, Diags *d); /* a directory of plain files */
+
 /* ---- weights.c */
 /* One tensor of a file into the memory of its row; the shapes agree already. */
 bool row_load(Env *env, const PlanState *s, NameStyle style, StFile *file, const StTensor *t, void *mem, Diags *d);
