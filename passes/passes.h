@@ -35,12 +35,12 @@ Graph *passes_run(Arena *a, const Graph *g, const PassOptions *o, Diags *d);
 
 /* The passes, in order. Contracts: docs/passes.md. */
 Graph *pass_simplify(Arena *a, const Graph *g, const PassOptions *o, Diags *d);  /* simplify.c:  MATH -> MATH */
-Graph *pass_linear_ce(Arena *a, const Graph *g, const PassOptions *o, Diags *d); /* loss.c:      MATH -> MATH */
+Graph *pass_linear_ce(Arena *a, const Graph *g, const PassOptions *o, Diags *d); /* linear_ce.c: MATH -> MATH */
 Graph *pass_precision(Arena *a, const Graph *g, const PassOptions *o, Diags *d); /* precision.c: MATH -> MATH */
 Graph *pass_autodiff(Arena *a, const Graph *g, const PassOptions *o, Diags *d);  /* autodiff.c:  MATH -> TRAIN (classes: deferred factors) */
 Graph *pass_optim(Arena *a, const Graph *g, const PassOptions *o, Diags *d);     /* optim.c:     TRAIN -> TRAIN */
 Graph *pass_micro(Arena *a, const Graph *g, const PassOptions *o, Diags *d);     /* micro.c:     TRAIN -> TRAIN */
-Graph *pass_form(Arena *a, const Graph *g, const PassOptions *o, Diags *d);      /* loss.c:      TRAIN -> TRAIN (form B where provable) */
+Graph *pass_form(Arena *a, const Graph *g, const PassOptions *o, Diags *d);      /* form.c:      TRAIN -> TRAIN (form B where provable) */
 Graph *pass_localize(Arena *a, const Graph *g, const PassOptions *o, Diags *d);  /* localize.c:  TRAIN -> LOCAL */
 Graph *pass_fuse(Arena *a, const Graph *g, const PassOptions *o, Diags *d);      /* fuse.c:      LOCAL -> LOCAL */
 Graph *pass_schedule(Arena *a, const Graph *g, const PassOptions *o, Diags *d);  /* schedule.c:  LOCAL -> SCHEDULED */

@@ -88,6 +88,55 @@ Graph *graph_live(Arena *a, const Graph *g) {
     return r.to;
 }
 
+/* ---- order */
+static ValueId now(const ValueId *subst, ValueId v) { return value_is(subst[v.i]) ? subst[v.i] : v; }
+
+/* Depth first with its own stack; nodes in their old order wherever the operands allow it. */
+bool graph_order(Arena *a, const Graph *g, const ValueId *subst, uint32_t *order) {
+    typedef struct { uint32_t node, next; } Frame;
+    Frame *stack = NEWN(a, Frame, g->nnode + 1);
+    uint8_t *state = NEWN(a, uint8_t, g->nnode + 1); /* 1: on the stack, 2: placed */
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < g->nnode; i++) {
+        if (state[i]) continue;
+        uint32_t top = 0;
+        stack[top++] = (Frame){i, 0};
+        state[i] = 1;
+        while (top) {
+            Frame *f = &stack[top - 1];
+            const Node *node = &g->node[f->node];
+            if (f->next == node->nin) {
+                state[f->node] = 2;
+                order[n++] = f->node;
+                top--;
+                continue;
+            }
+            uint32_t on = g->value[now(subst, g->operand[node->in0 + f->next++]).i].def.i;
+            if (state[on] == 1) return false;
+            if (state[on]) continue;
+            state[on] = 1;
+            stack[top++] = (Frame){on, 0};
+        }
+    }
+    return true;
+}
+
+Graph *graph_substitute(Arena *a, const Graph *g, const ValueId *subst) {
+    uint32_t *order = NEWN(a, uint32_t, g->nnode + 1);
+    if (!graph_order(a, g, subst, order)) return NULL;
+    Rewrite r = rewrite_begin(a, g);
+    for (uint32_t i = 0; i < g->nnode; i++) {
+        const Node *n = &g->node[order[i]];
+        ValueId *in = NEWN(a, ValueId, n->nin + 1u);
+        for (uint32_t k = 0; k < n->nin; k++) in[k] = r.map[now(subst, g->operand[n->in0 + k]).i];
+        rewrite_at(&r, n);
+        rewrite_map(&r, n, rewrite_with(&r, n, in));
+    }
+    for (uint32_t v = 0; v < g->nvalue; v++)
+        if (value_is(subst[v])) r.map[v] = r.map[subst[v].i];
+    return rewrite_end(&r);
+}
+
 /* ---- values */
 bool dims_have(const DimId *d, uint32_t n, DimId x) {
     for (uint32_t i = 0; i < n; i++)

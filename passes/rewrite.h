@@ -33,6 +33,12 @@ Graph *rewrite_end(Rewrite *r);
 /* g without the nodes that no result, opt or trained parameter needs. Order is kept. */
 Graph *graph_live(Arena *a, const Graph *g);
 
+/* The nodes of g in an order in which operands come first even where value v is read as subst[v.i] (NOVALUE: as
+ * itself). False if there is a cycle. order has room for g->nnode. */
+bool graph_order(Arena *a, const Graph *g, const ValueId *subst, uint32_t *order);
+/* g with every reader of v reading subst[v.i] instead, reordered as needed; NULL if that would make a cycle. */
+Graph *graph_substitute(Arena *a, const Graph *g, const ValueId *subst);
+
 /* v in the order of dims of `like` (same set of dims). */
 ValueId v_ordered(Graph *g, ValueId v, const Type *like);
 /* Constant of dtype dt spread over dims. */
@@ -52,7 +58,13 @@ bool triples_get(const Triples *t, uint64_t a, uint64_t b, uint32_t *v);
 void triples_put(Triples *t, uint64_t a, uint64_t b, uint32_t v);
 
 /* slice.c: coordinate i of a dim, pushed down to the stacks, iotas and shifts that made the dim. */
-typedef struct { Graph *g; Triples done, free; } Slicer;
+typedef struct {
+    Graph *g;
+    Triples done, free;
+    /* how nodes are made; NULL: build(). simplify hands in its own, so that what a slice makes is simplified too */
+    ValueId (*make)(void *ctx, Op op, const ValueId *in, uint32_t nin, const Attr attr[MAX_ATTR]);
+    void *ctx;
+} Slicer;
 void slicer_init(Slicer *s, Graph *g);
 /* v at index i of dim, without the dim; v itself if it has no such dim. Always right; at worst a `select`. */
 ValueId slice(Slicer *s, ValueId v, DimId dim, int64_t i);

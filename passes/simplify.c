@@ -342,11 +342,17 @@ static ValueId emit(Simp *s, const Expr *e) {
     return find_or_build(s, &x);
 }
 
+static ValueId emit_slice(void *ctx, Op op, const ValueId *in, uint32_t nin, const Attr attr[MAX_ATTR]) {
+    return emit_op(ctx, op, in, nin, attr);
+}
+
 Graph *simplify_graph(Arena *a, const Graph *g, bool drop_stop, Diags *d) {
     Simp s = {.r = rewrite_begin(a, g), .d = d, .drop_stop = drop_stop};
     s.g = s.r.to;
     triples_init(&s.same, a);
     slicer_init(&s.slicer, s.g);
+    s.slicer.make = emit_slice;
+    s.slicer.ctx = &s;
     for (uint32_t i = 0; i < g->nnode; i++) {
         const Node *n = &g->node[i];
         Attr attr[MAX_ATTR];

@@ -8,7 +8,7 @@
 #include <string.h>
 
 void slicer_init(Slicer *s, Graph *g) {
-    s->g = g;
+    *s = (Slicer){.g = g};
     triples_init(&s->done, g->arena);
     triples_init(&s->free, g->arena);
 }
@@ -43,6 +43,19 @@ static Attr dims_without(Graph *g, const Node *n, const char *name, DimId dim) {
     return at_dims(g, left, k);
 }
 
+static ValueId made(Slicer *s, Op op, const ValueId *in, uint32_t nin, const Attr *attr, uint32_t nattr) {
+    if (!s->make) return build(s->g, op, in, nin, attr, nattr);
+    Attr full[MAX_ATTR] = {{AT_NONE, {0}}};
+    if (nattr) memcpy(full, attr, nattr * sizeof *attr);
+    return s->make(s->ctx, op, in, nin, full);
+}
+
+static ValueId ordered(Slicer *s, ValueId v, const Type *want) {
+    if (same_dims(value_type(s->g, v), want)) return v;
+    Attr to = at_dims(s->g, want->dim, want->ndim);
+    return made(s, OP_transpose, &v, 1, &to, 1);
+}
+
 static ValueId operand(const Slicer *s, const Node *n, uint32_t i) { return s->g->operand[n->in0 + i]; }
 
 static ValueId cut_shift(Slicer *s, const Node *n, DimId dim, int64_t at) {
@@ -61,7 +74,7 @@ static ValueId cut_shift(Slicer *s, const Node *n, DimId dim, int64_t at) {
     ValueId x = added ? operand(s, n, 0) : slice(s, operand(s, n, 0), dim, at);
     Attr attr[5] = {n->attr[0], at_int(by), k ? at_dims(g, left, k) : at_none(),
                     k ? at_ints(g, left_factor, k) : at_none(), n->attr[4]};
-    return build(g, OP_shift, &x, 1, attr, 5);
+    return made(s, OP_shift, &x, 1, attr, 5);
 }
 
 static ValueId cut_stack(Slicer *s, const Node *n, DimId dim, int64_t at) {
@@ -69,7 +82,8 @@ static ValueId cut_stack(Slicer *s, const Node *n, DimId dim, int64_t at) {
     if (dim_is(own, dim)) return operand(s, n, (uint32_t)at);
     ValueId *in = NEWN(s->g->arena, ValueId, n->nin + 1u);
     for (uint32_t i = 0; i < n->nin; i++) in[i] = slice(s, operand(s, n, i), dim, at);
-    return v_stack(s->g, in, n->nin, own);
+    Attr attr = at_dim(own);
+    return made(s, OP_stack, in, n->nin, &attr, 1);
 }
 
 static ValueId cut_iota(Slicer *s, const Node *n, DimId dim, int64_t at) {
@@ -80,7 +94,7 @@ static ValueId cut_iota(Slicer *s, const Node *n, DimId dim, int64_t at) {
 static ValueId cut_expand(Slicer *s, const Node *n, DimId dim, int64_t at) {
     ValueId x = slice(s, operand(s, n, 0), dim, at);
     Attr dims = dims_without(s->g, n, "dims", dim);
-    return dims.u.list.n ? build(s->g, OP_expand, &x, 1, &dims, 1) : x;
+    return dims.u.list.n ? made(s, OP_expand, &x, 1, &dims, 1) : x;
 }
 
 static ValueId cut_place(Slicer *s, const Node *n, DimId dim, int64_t at) {
@@ -92,13 +106,13 @@ static ValueId cut_place(Slicer *s, const Node *n, DimId dim, int64_t at) {
     }
     x = slice(s, x, dim, at);
     Attr attr[2] = {n->attr[0], n->attr[1]};
-    return build(s->g, OP_place, &x, 1, attr, 2);
+    return made(s, OP_place, &x, 1, attr, 2);
 }
 
 static ValueId cut_transpose(Slicer *s, const Node *n, DimId dim, int64_t at) {
     ValueId x = slice(s, operand(s, n, 0), dim, at);
     Type want = without(s->g->value[n->out0].ty, dim);
-    return v_ordered(s->g, x, &want);
+    return ordered(s, x, &want);
 }
 
 static ValueId cut_own(Slicer *s, const Node *n, DimId dim, int64_t at) {
@@ -115,7 +129,7 @@ static ValueId cut_each(Slicer *s, const Node *n, DimId dim, int64_t at) {
     for (uint32_t i = 0; i < n->nin; i++) in[i] = slice(s, operand(s, n, i), dim, at);
     Attr attr[MAX_ATTR];
     memcpy(attr, n->attr, sizeof attr);
-    return build(s->g, n->op, in, n->nin, attr, (uint32_t)op_info[n->op].nattr);
+    return made(s, n->op, in, n->nin, attr, (uint32_t)op_info[n->op].nattr);
 }
 
 ValueId slice(Slicer *s, ValueId v, DimId dim, int64_t i) {
@@ -133,7 +147,7 @@ ValueId slice(Slicer *s, ValueId v, DimId dim, int64_t i) {
     ValueId got = how == CUT_OWN ? cut_own(s, &n, dim, i) : how == CUT_EACH ? cut_each(s, &n, dim, i)
                                                                             : v_select(g, v, dim, i);
     Type want = without(*value_type(g, v), dim);
-    got = v_ordered(g, got, &want);
+    got = ordered(s, got, &want);
     g->path = path, g->loc = loc, g->flags = flags;
     triples_put(&s->done, v.i, where, got.i);
     return got;
