@@ -201,6 +201,7 @@ struct Env {
     void *(*dl_open)(Env *, int fd, const char **why);                     /* RTLD_NOW|RTLD_LOCAL through /proc/self/fd */
     void *(*dl_sym)(Env *, void *lib, const char *name);
     void (*dl_close)(Env *, void *lib);
+    int64_t (*memory_bytes)(Env *);                                        /* of the machine */
 };
 Env *env_posix(void);                                                      /* a static, immutable Env */
 /* Helpers over Env: full loops, clear errors. */

@@ -242,11 +242,16 @@ static void *p_dl_open(Env *e, int fd, const char **why) {
 static void *p_dl_sym(Env *e, void *lib, const char *name) { (void)e; return dlsym(lib, name); }
 static void p_dl_close(Env *e, void *lib) { (void)e; dlclose(lib); }
 
+static int64_t p_memory(Env *e) {
+    (void)e;
+    return (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+}
+
 static const Env posix_env = {
     NULL, p_alloc, p_free, p_map, p_unmap, p_open_read, p_open_new, p_open_append, p_read, p_pread, p_write, p_truncate,
     p_fsync, p_close, p_fstat, p_lstat, p_stat, p_rename, p_unlink, p_mkdir, p_rmdir, p_fsync_dir, p_lock, p_list, p_now,
     p_wall, p_thread_start, p_thread_join, p_cpu_count, p_spawn, p_wait, p_pid, p_pid_alive, p_getenv, p_dl_open, p_dl_sym,
-    p_dl_close};
+    p_dl_close, p_memory};
 
 Env *env_posix(void) {
     union { const Env *in; Env *out; } u = {&posix_env}; /* no function writes to it */

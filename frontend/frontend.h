@@ -37,7 +37,11 @@ typedef struct {
 /* What the graph asks of the world, for data, configuration and messages. */
 typedef struct { const char *name, *dtype, *from; const char *dims[MAX_DIMS]; uint32_t ndim; Loc loc; } GraphInput;
 typedef struct { const char *name, *type, *doc; ConstValue value; const char *range, *origin; Loc loc; } GraphHyper;
-typedef struct { const char *name, *kind; bool frozen, trained; Loc loc; } GraphModel;
+typedef struct {
+    const char *name, *kind; bool frozen, trained; Loc loc;
+    const char *const *key; uint32_t nkey; /* every key of params.json or config.json that its modules' configs and dims read
+                                              (`from`, else the own name); set by frontend_info and frontend_lower */
+} GraphModel;
 typedef struct {
     GraphInput *input; uint32_t ninput;
     GraphHyper *hyper; uint32_t nhyper;

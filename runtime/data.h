@@ -34,6 +34,7 @@ typedef struct DataSet DataSet;
  * is drawn. 65 with line and byte, 66, 74. */
 DataSet *data_open(Env *env, const char *path, const DataOptions *o, const DataField *field, uint32_t nfield, Diags *d);
 void data_close(DataSet *s);
+void data_set_vocab(DataSet *s, int64_t vocab);          /* a larger token is D012 */
 int64_t data_items(const DataSet *s);                    /* items of an epoch; the same in every epoch */
 int64_t data_samples(const DataSet *s);                  /* lines of the file */
 /* The answers (sample numbers) of the item at `position` of `epoch`; width numbers. The order of an epoch is kept. */

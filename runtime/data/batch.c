@@ -49,6 +49,7 @@ void data_close(DataSet *s) {
     if (s) arena_close(s->a);
 }
 
+void data_set_vocab(DataSet *s, int64_t vocab) { s->o.vocab = vocab; }
 int64_t data_items(const DataSet *s) { return s->items; }
 int64_t data_samples(const DataSet *s) { return s->nline; }
 
