@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define WM_VERSION "0.1.0"
 #define WM_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define WM_PRINTF(f, v) __attribute__((format(printf, f, v)))
 

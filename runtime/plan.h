@@ -1,4 +1,4 @@
-/* plan.h: the schema of a plan (D10). Types only: codegen fills a Plan, runtime prints, parses, checks and runs it.
+/* plan.h: the schema of a plan (D10). Types (and the hash over them): codegen fills a Plan, runtime prints, parses, checks and runs it.
  * A plan holds no code: a kernel is named by the hash of its source, codegen derives the source from the IR inside. */
 #ifndef WM_PLAN_H
 #define WM_PLAN_H
@@ -107,5 +107,7 @@ typedef struct {
     PlanProgram *program; uint32_t nprogram;
     const char **option; uint32_t noption; /* "key=value" of configuration keys that shaped the plan */
 } Plan;
+
+void plan_hash(Arena *a, Plan *p); /* sets p->hash from the text of the rest (runtime/plan_text.c) */
 
 #endif

@@ -11,7 +11,6 @@ void plan_print(const Plan *p, Sbuf *out);
  * large as its kernel's row says. */
 Plan *plan_parse(Arena *a, const char *file, const char *text, size_t len, Diags *d);
 bool plan_check(const Plan *p, const char *file, Diags *d);
-void plan_hash(Arena *a, Plan *p); /* sets p->hash from the text of the rest */
 
 /* ---- JSON (json.c; the only place that includes jansson) : strict, limits of reliability.md 4 */
 #define json_real wm_json_real /* jansson exports these two names itself */
