@@ -228,7 +228,11 @@ static int64_t scatter_scratch(const Graph *g, const Node *n) {
 }
 
 /* quantile sorts the chosen values of a row: 64-bit keys, twice. shuffle: key and place of each, twice. */
-static int64_t quantile_scratch(const Graph *g, const Node *n) { return 16 * type_count(g, in_type(g, n, 0)); }
+static int64_t quantile_scratch(const Graph *g, const Node *n) {
+    const DimId *over;
+    uint32_t nover = attr_dims(g, n, "over", &over);
+    return 16 * count_of(g, over, nover) * type_count(g, out_type(g, n, 0));
+}
 static int64_t shuffle_scratch(const Graph *g, const Node *n) { return 32 * type_count(g, out_type(g, n, 0)); }
 
 static int64_t (*const scratch_of[NOP])(const Graph *, const Node *) = {

@@ -6,6 +6,8 @@
  * once. Rows outside the list get zeros. Row sums have 16 lanes and a fixed final order. */
 #include "codegen/custom/loss.h"
 
+#include <string.h>
+
 void loss_open(Kern *k, Loss *l, Emit *e, NodeId id) {
     kern_open(k, e, id);
     loss_shape(k->g, k->n, &l->s);
@@ -402,24 +404,26 @@ static void ce_list(Emit *e, NodeId id, bool fb, int64_t slice) {
     loss_list(&k, &l, args, used, clear);
 }
 
-/* What the kernels need of the types: h [rows.., over], W [cls, over], the rows of target and h alike. */
-void loss_check(Emit *e, NodeId id, uint32_t h, uint32_t w, uint32_t rows) {
+/* ir_infer holds h [rows.., over] and W [cls, over] to that order; the slices of a gradient must be in front. */
+void loss_check(Emit *e, NodeId id) {
     Kern k;
     kern_open(&k, e, id);
-    const Type *th = kern_ty(&k, kern_in(&k, h)), *tw = kern_ty(&k, kern_in(&k, w)), *tr = kern_ty(&k, kern_in(&k, rows));
-    bool ok = tr->ndim <= th->ndim && tw->ndim == th->ndim - tr->ndim + 1 &&
-              tw->dim[0].i == attr_dim(k.g, k.n, "cls").i;
-    for (uint32_t i = 0; i < tr->ndim && ok; i++) ok = tr->dim[i].i == th->dim[i].i;
-    for (uint32_t i = 1; i < tw->ndim && ok; i++) ok = tw->dim[i].i == th->dim[tr->ndim + i - 1].i;
-    wm_check(e->a, ok, "node %u: %s wants h [rows.., over], W [cls, over] and rows in one order", id.i,
-             op_info[k.n->op].name);
+    const Type *h = kern_ty(&k, kern_in(&k, 0));
+    const DimId *row, *over;
+    uint32_t nrow = attr_dims(k.g, k.n, "row", &row), nover = attr_dims(k.g, k.n, "over", &over);
+    if (op_info[k.n->op].nattr < 3 || strcmp(op_info[k.n->op].attr[op_info[k.n->op].nattr - 1].name, "row") != 0) return;
+    uint32_t left = h->ndim - nover - nrow;
+    for (uint32_t i = 0; i < left; i++)
+        for (uint32_t j = 0; j < nrow; j++)
+            wm_check(e->a, h->dim[i].i != row[j].i, "node %u: %s sums rows that do not come last", id.i,
+                     op_info[k.n->op].name);
 }
 
 static bool ce_node(Emit *e, NodeId id, bool fb) {
     Kern k;
     Loss l;
     loss_open(&k, &l, e, id);
-    loss_check(e, id, 0, 1, 2);
+    loss_check(e, id);
     loss_panels(e, id, 0, false);
     if (fb) loss_panels(e, id, 0, true);
     for (int64_t slice = 0; slice < l.s.left; slice++) {
@@ -512,7 +516,7 @@ bool custom_linear_ce_grad(Emit *e, NodeId id) {
     Kern k;
     Loss l;
     loss_open(&k, &l, e, id);
-    loss_check(e, id, 0, 1, 2);
+    loss_check(e, id);
     loss_panels(e, id, 0, false);
     loss_panels(e, id, 0, true);
     for (int64_t slice = 0; slice < l.s.left; slice++) {

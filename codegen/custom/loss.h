@@ -11,7 +11,7 @@ void loss_open(Kern *k, Loss *l, Emit *e, NodeId id);
 void loss_define(Kern *k, const Loss *l);
 uint32_t loss_read(Kern *k, int64_t off, int64_t bytes);   /* scratch */
 uint32_t loss_write(Kern *k, int64_t off, int64_t bytes);
-void loss_check(Emit *e, NodeId id, uint32_t h, uint32_t w, uint32_t rows);
+void loss_check(Emit *e, NodeId id);
 void loss_panels(Emit *e, NodeId id, int which, bool transposed);
 /* Closes a launch that lists the rows r with `used` and runs `clear` for the others; `args` declares what both name. */
 void loss_list(Kern *k, const Loss *l, const char *args, const char *used, const char *clear);

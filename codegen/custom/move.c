@@ -135,15 +135,19 @@ bool custom_place(Emit *e, NodeId id) {
     return true;
 }
 
-/* The side without `micro` says how much one micro-batch is; the address of the other moves with its stride. */
+/* The side without `micro` says how much one micro-batch is; the piece of the other moves with the micro-batch. */
 static bool micro_copy(Emit *e, NodeId id) {
     Kern k;
     kern_open(&k, e, id);
     ValueId x = kern_in(&k, 0), y = kern_out(&k, 0);
-    const Type *tx = kern_ty(&k, x), *ty = kern_ty(&k, y);
+    bool stacked = type_has(kern_ty(&k, y), k.g->micro);
+    ValueId whole = stacked ? y : x, piece = stacked ? x : y;
+    const Type *t = kern_ty(&k, piece);
+    const Value *w = &k.g->value[whole.i];
+    PlanAddr at[2] = {emit_value(e, piece), {w->arena, w->off, w->stride ? w->stride : type_bytes(k.g, t)}};
     Runs s = {.n = 0};
-    run_add(&s, type_count(k.g, tx->ndim < ty->ndim ? tx : ty), 1, 1);
-    copy_launch(e, id, ty->dt, &s, emit_value(e, x), emit_value(e, y));
+    run_add(&s, type_count(k.g, t), 1, 1);
+    copy_launch(e, id, t->dt, &s, at[!stacked], at[stacked]);
     return true;
 }
 
