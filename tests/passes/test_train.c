@@ -99,23 +99,24 @@ static bool noted(const Graph *g, const char *text) {
         if (strstr(g->note[i], text)) return true;
     return false;
 }
-/* Longest chain micro-batch -> step -> micro-batch: 1 is a single run over the micro-batches. */
+/* Runs over the micro-batches with the model: the longest chain micro-batch -> step -> micro-batch, not counting what
+ * follows from data and states alone. */
 static uint32_t micro_runs(Arena *a, const Graph *g) {
     uint32_t *level = NEWN(a, uint32_t, g->nvalue + 1), top = 0;
+    bool *late = NEWN(a, bool, g->nvalue + 1);
     for (uint32_t i = 0; i < g->nnode; i++) {
         const Node *n = &g->node[i];
-        bool micro = n->op != OP_micro_stack && type_has(&g->value[n->out0].ty, g->micro);
-        uint32_t l = micro ? 1 : 0;
+        bool micro = n->op != OP_micro_stack && type_has(&g->value[n->out0].ty, g->micro), l = n->op == OP_param;
+        uint32_t at = micro ? 1 : 0;
         for (uint32_t k = 0; k < n->nin; k++) {
-            ValueId v = g->operand[n->in0 + k];
-            uint32_t at = level[v.i];
-            bool step = at % 2 == 0;
-            if (micro && step) at++;
-            if (!micro && !step) at++;
-            if (at > l) l = at;
+            uint32_t v = g->operand[n->in0 + k].i, x = level[v];
+            if (!late[v]) continue;
+            l = true;
+            if (micro != (x % 2 == 1)) x++;
+            if (x > at) at = x;
         }
-        for (uint32_t k = 0; k < n->nout; k++) level[n->out0 + k] = l;
-        if (l > top) top = l;
+        for (uint32_t k = 0; k < n->nout; k++) level[n->out0 + k] = at, late[n->out0 + k] = l;
+        if (l && at > top) top = at;
     }
     return (top + 1) / 2;
 }
