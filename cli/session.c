@@ -124,9 +124,15 @@ static bool known_models(Cli *c, Session *s) {
             found = found || strcmp(name[k], cm[i].name) == 0;
         }
         if (found) continue;
-        Diag *g = diag_add(c->d, C002, cm[i].loc, "the graph has no model `%s`", cm[i].name);
+        /* one configuration may serve several graphs: a model that this one lacks is a warning, a misspelt one an error */
         const char *near = text_nearest(cm[i].name, name, s->info.nmodel);
-        if (near) diag_help(c->d, g, "did you mean `%s`?", near);
+        bool taken = near && config_model(s->config, near);
+        if (!near || taken) {
+            if (c->verbose) diag_add(c->d, W062, cm[i].loc, "the graph has no model `%s`", cm[i].name);
+            continue;
+        }
+        Diag *g = diag_add(c->d, C002, cm[i].loc, "the graph has no model `%s`", cm[i].name);
+        diag_help(c->d, g, "did you mean `%s`?", near);
         return false;
     }
     return true;
