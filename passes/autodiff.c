@@ -266,6 +266,7 @@ static Graph *differentiate(Arena *a, const Graph *g, const Result *loss, bool a
     learn(&x);
     if (!walk(&x, root)) return NULL;
     put_gradients(&x, nnode);
+    learn(&x); /* the adjoints: what follows from parameters among them */
     if (!all) note_classes(&x);
     return x.g;
 }

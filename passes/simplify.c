@@ -231,22 +231,28 @@ static ValueId fold(Simp *s, const Expr *e) {
     return all ? constant(s, value_type(t, v)->dt, all[v.i][0]) : NOVALUE;
 }
 
-/* Element-wise: an operand that only broadcasts or reorders what it reads is read through, if the result is the same. */
+/* Element-wise: an operand that only broadcasts or reorders what it reads is read through, as deep as the result stays
+ * the same. */
 static ValueId peel(Simp *s, const Expr *e) {
     if (op_info[e->op].kind != K_EW || e->nin < 2 || e->nin > 3) return NOVALUE;
     Type t, u;
-    ValueId in[3];
+    ValueId in[3], chain[6];
     memcpy(in, e->in, e->nin * sizeof *in);
-    bool changed = false;
-    if (!infer(s, e, &t)) return NOVALUE;
+    bool changed = false, known = false;
     for (uint32_t i = 0; i < e->nin; i++) {
-        const Node *n = def(s, in[i]);
-        if (n->op != OP_expand && n->op != OP_transpose) continue;
-        ValueId old = in[i];
-        in[i] = arg(s, n, 0);
-        Expr x = {e->op, in, e->nin, e->attr, {0}};
-        if (infer(s, &x, &u) && type_equal(&t, &u)) changed = true, i--;
-        else in[i] = old;
+        uint32_t n = 0;
+        const Node *d = def(s, in[i]);
+        for (chain[0] = in[i]; n < 5 && (d->op == OP_expand || d->op == OP_transpose); d = def(s, chain[n]))
+            chain[++n] = arg(s, d, 0);
+        if (n && !known && !infer(s, e, &t)) return NOVALUE;
+        known |= n > 0;
+        for (; n; n--) {
+            in[i] = chain[n];
+            Expr x = {e->op, in, e->nin, e->attr, {0}};
+            if (infer(s, &x, &u) && type_equal(&t, &u)) break;
+        }
+        in[i] = chain[n];
+        changed |= n > 0;
     }
     return changed ? emit_op(s, e->op, in, e->nin, e->attr) : NOVALUE;
 }
@@ -262,6 +268,7 @@ static uint64_t hash_attr(const Graph *g, const Attr *at, uint64_t h) {
     List l = at->u.list;
     h = mix(h, (uint64_t)at->kind);
     if (at->kind == AT_STR) return hash_bytes(at->u.s, strlen(at->u.s)) ^ h;
+    if ((at->kind == AT_DIMS || at->kind == AT_INTS || at->kind == AT_FLOATS) && !l.n) return h;
     if (at->kind == AT_DIMS) return mix(h, hash_bytes(g->dimlist + l.at, l.n * sizeof(DimId)));
     if (at->kind == AT_INTS) return mix(h, hash_bytes(g->intlist + l.at, l.n * sizeof(int64_t)));
     if (at->kind == AT_FLOATS) return mix(h, hash_bytes(g->floatlist + l.at, l.n * sizeof(double)));

@@ -47,6 +47,10 @@ static void vjp_sub(Vjp *x) {
 }
 
 static void vjp_mul(Vjp *x) {
+    if (x->in[0].i == x->in[1].i) { /* a square: one product */
+        x->din[0] = mulz(x, x->dout[0], add(x, x->in[0], x->in[0]));
+        return;
+    }
     if (x->need[0]) x->din[0] = mulz(x, x->dout[0], x->in[1]);
     if (x->need[1]) x->din[1] = mulz(x, x->dout[0], x->in[0]);
 }
@@ -159,7 +163,10 @@ static ValueId contract(Vjp *x, ValueId dy, ValueId other, Type self) {
     uint32_t n = 0, m = 0;
     for (uint32_t i = 0; i < t.ndim; i++)
         if (type_has(&d, t.dim[i]) && !type_has(&self, t.dim[i])) over[n++] = t.dim[i];
-    if (n) return b_matmul(x->g, dy, other, over, n);
+    if (n) { /* of the two orders of operands the one that gives the dims of `self` in order, if one does */
+        bool other_first = self.ndim && type_has(&t, self.dim[0]) && !type_has(&d, self.dim[0]);
+        return other_first ? b_matmul(x->g, other, dy, over, n) : b_matmul(x->g, dy, other, over, n);
+    }
     for (uint32_t i = 0; i < d.ndim; i++)
         if (!type_has(&t, d.dim[i])) more[m++] = d.dim[i];
     return mulz(x, dy, b_expand(x->g, other, more, m));
