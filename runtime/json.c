@@ -301,6 +301,7 @@ void json_quote(Sbuf *out, const char *s, size_t len) {
 }
 
 void json_number(Sbuf *out, double v) {
-    if (isfinite(v)) sb_double(out, v);
+    if (v == 0 && signbit(v)) sb_str(out, "-0.0"); /* "-0" would read back as the integer 0 */
+    else if (isfinite(v)) sb_double(out, v);
     else sb_str(out, "null");
 }

@@ -118,6 +118,7 @@ static bool check_rows(const Check *c) {
         const PlanState *s = &c->p->state[i];
         if (!type_bytes(c, s->dtype, s->ndim, s->size, &bytes)) return false;
         if (s->off % 64) return bad(c, "a state is not aligned", s->off);
+        if (!state_axes_ok(s)) return bad(c, "axes or halves of a state do not fit its dims", i);
         if (!inside(c, NULL, (PlanAddr){ARENA_STATE, s->off, 0}, bytes, 1)) return false;
     }
     return true;
