@@ -57,6 +57,8 @@ bool cli_passes(Cli *c, PassOptions *o);             /* --skip, --stop-after, --
 const char *const *cli_search_path(Cli *c, uint32_t *n); /* WMTPC_PATH and the graphs beside the program */
 bool file_exists(Env *env, const char *path);
 
+int64_t plan_memory(const Plan *p); /* both arenas */
+
 /* ---- signals.c: SIGINT, SIGTERM .. set a flag; a second one ends the process at once with 75 */
 const volatile int *signals_install(void);
 

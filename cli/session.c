@@ -220,13 +220,24 @@ static bool read_build(Cli *c, Session *s) {
 
 /* What the plan remembers: the keys that shaped it, the fields of its inputs, how many answers an item has. */
 static void plan_options(Cli *c, Session *s) {
-    const char **o = NEWN(c->a, const char *, config_nkey + s->info.ninput + s->info.nhyper + 4);
+    const char **o = NEWN(c->a, const char *, config_nkey + s->info.ninput + s->build.nhyper + 5);
     uint32_t n = 0;
     for (uint32_t i = 0; i < config_nkey; i++)
         if (strcmp(config_key[i].where, "plan") == 0 && strcmp(config_key[i].path, "graph.file") != 0)
             o[n++] = arena_fmt(c->a, "%s=%s", config_key[i].path, config_str(s->config, config_key[i].path));
     for (uint32_t i = 0; i < s->info.ninput; i++)
         o[n++] = arena_fmt(c->a, "input.%s=%s", s->info.input[i].name, s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name);
+    for (uint32_t i = 0; i < s->build.nhyper; i++) {
+        const ConstValue *v = &s->build.hyper[i].v;
+        Sbuf b;
+        sb_init(&b, c->a);
+        sb_fmt(&b, "graph.%s=", s->build.hyper[i].key);
+        if (v->kind == VAL_STRING) sb_str(&b, v->str);
+        else if (v->kind == VAL_BOOL) sb_str(&b, v->num != 0 ? "true" : "false");
+        else sb_double(&b, v->num);
+        o[n++] = b.s;
+    }
+    o[n++] = arena_fmt(c->a, "graph.source=%s", s->file);
     o[n++] = arena_fmt(c->a, "draw.side=%lld", (long long)s->info.side);
     o[n++] = arena_fmt(c->a, "draw.group=%lld", (long long)s->info.group);
     s->build.option = o;

@@ -88,7 +88,7 @@ int lex_token(Parser *p, int token, Loc loc) {
         p->first = loc;
         p->first_token = token;
     }
-    if (p->last == NL) p->has_unclosed = false;
+    p->has_unclosed = false;
     p->ntoken++;
     p->end = lex_loc(p, loc.at - p->base.at + loc.len, 0);
     p->hidden = false;

@@ -284,10 +284,11 @@ groups  : NAME { $$ = (Groups){0}; groups_add(p, &$$, $1, NULL, @1); }
         | groups ',' NAME { $$ = $1; groups_add(p, &$$, $3, NULL, @3); }
         | groups ',' NAME STRING { $$ = $1; groups_add(p, &$$, $3, $4, loc_join((Loc[]){@$, @3, @4}, 2)); }
         ;
+/* No yyerrok where nothing was read since the error: the same token would come back for ever. */
 hints   : hint { $$ = (Hints){0}; hints_add(p, &$$, $1); }
         | hints NL hint { $$ = $1; hints_add(p, &$$, $3); }
-        | error { $$ = (Hints){0}; yyerrok; }
-        | hints NL error { $$ = $1; yyerrok; }
+        | error { $$ = (Hints){0}; }
+        | hints NL error { $$ = $1; }
         ;
 hint    : word { $$ = (Names){0}; names_add(p, &$$, $1, @1); }
         | hint word { $$ = $1; names_add(p, &$$, $2, @2); }
@@ -299,8 +300,8 @@ path    : NAME
         ;
 checks  : check { $$ = (Stmts){0}; stmts_add(p, &$$, $1); }
         | checks NL check { $$ = $1; stmts_add(p, &$$, $3); }
-        | error { $$ = (Stmts){0}; yyerrok; }
-        | checks NL error { $$ = $1; yyerrok; }
+        | error { $$ = (Stmts){0}; }
+        | checks NL error { $$ = $1; }
         ;
 check   : NAME '=' expr { $$ = stmt_new(p, S_LET, @$, $1, @1); $$->e = $3; }
         | instance
