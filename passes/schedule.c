@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-typedef struct { uint32_t first, count; uint32_t waits; uint32_t next; bool done, backward, light, early, sink; } Unit;
+typedef struct { uint32_t first, count, waits; bool backward, light, early, sink, leaf; } Unit;
 typedef struct {
     Arena *a;
     const Graph *g;
@@ -58,6 +58,7 @@ static void describe(Schedule *s) {
     for (uint32_t u = 0; u < s->nunit; u++) {
         Unit *x = &s->unit[u];
         x->light = x->sink = true;
+        x->leaf = op_info[g->node[x->first].op].flags & F_LEAF && section_of(s, u) == 0;
         for (uint32_t i = x->first; i < x->first + x->count; i++) {
             const Node *n = &g->node[i];
             if (n->flags & N_BWD) x->backward = true;
@@ -107,6 +108,8 @@ typedef struct { uint32_t unit, newest; } Ready;
 
 static bool better(const Schedule *s, Ready a, Ready b) {
     const Unit *x = &s->unit[a.unit], *y = &s->unit[b.unit];
+    if (x->leaf != y->leaf) return x->leaf; /* states keep their order, whatever is scheduled */
+    if (x->leaf) return a.unit < b.unit;
     if (x->early != y->early) return x->early;
     if (x->light != y->light) return x->light;
     if (x->light) return a.unit < b.unit;
