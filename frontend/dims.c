@@ -118,7 +118,7 @@ bool visible_join(Cx *cx, Loc op, const Val *a, const Val *b) {
 ValueId to_dims(Cx *cx, ValueId v, const DimId *d, uint32_t n) {
     Graph *g = cx->g;
     Type t = *value_type(g, v);
-    DimId add[MAX_DIMS];
+    DimId add[MAX_DIMS] = {{0}};
     uint32_t nadd = 0;
     for (uint32_t i = 0; i < n; i++)
         if (!type_has(&t, d[i])) add[nadd++] = d[i];
@@ -136,8 +136,8 @@ bool dim_names(Cx *cx, const Expr *e, const char **name, Loc *loc, uint32_t *n) 
     uint32_t count = e->kind == X_LIST ? e->list.n : 1;
     for (uint32_t i = 0; i < count; i++) {
         const Expr *x = e->kind == X_LIST ? e->list.item[i].e : e;
-        if (x->kind == X_DOT && x->a->kind == X_NAME) x = &(Expr){.kind = X_NAME, .name = x->name, .loc = x->loc};
-        if (x->kind != X_NAME) {
+        bool dim = x->kind == X_NAME || (x->kind == X_DOT && x->a->kind == X_NAME); /* ref.vocab: by its plain name too */
+        if (!dim) {
             sema_error(cx, E015, x->loc, "a dim is written as its name, several as [a, b]");
             return false;
         }

@@ -546,7 +546,9 @@ void graph_info(Cx *cx, GraphInfo *info) {
         if (e->kind != S_INSTANCE) continue;
         bool trained = false;
         for (uint32_t k = 0; k < cx->ntrain; k++) trained |= !strcmp(cx->train[k].model, e->name);
-        info->model[info->nmodel++] = (GraphModel){e->name, e->st->kind_name, e->st->frozen, trained, e->loc};
+        GraphModel *m = &info->model[info->nmodel++];
+        *m = (GraphModel){.name = e->name, .kind = e->st->kind_name, .frozen = e->st->frozen, .trained = trained, .loc = e->loc};
+        m->nkey = model_keys(cx, e->st, &m->key);
     }
     if (cx->best) {
         info->best_mode = cx->best->name;

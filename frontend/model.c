@@ -47,6 +47,42 @@ static void settings_of(Cx *cx, Inst *i, Module **seen, uint32_t *nseen, Module 
     for (uint32_t k = 0; k < m->n; k++) settings_of(cx, i, seen, nseen, m->decl[k].mod);
 }
 
+static void all_settings(Cx *cx, const Scope *sc, Inst *i) {
+    Module *seen[64];
+    uint32_t nseen = 0;
+    settings_of(cx, i, seen, &nseen, i->mod);
+    for (uint32_t k = 0; k < i->st->args.n; k++) { /* a block of another module brings that module's configs */
+        const Expr *e = i->st->args.item[k].e;
+        if (e->kind != X_NAME) continue;
+        cx->quiet++;
+        Val v = eval(cx, sc, e);
+        cx->quiet--;
+        if (v.kind == VK_BLOCK) settings_of(cx, i, seen, &nseen, v.u.decl.mod);
+    }
+}
+
+uint32_t model_keys(Cx *cx, const Stmt *st, const char *const **key) {
+    const char **keys = NULL;
+    uint32_t n = 0, cap = 0;
+    Inst i = {.name = st->name, .st = st};
+    cx->quiet++;
+    Val k = eval_name(cx, &cx->graph_scope, st->kind_name, st->kind_loc);
+    if (k.kind == VK_KIND) {
+        i.mod = k.u.decl.mod;
+        all_settings(cx, &cx->graph_scope, &i);
+    }
+    cx->quiet--;
+    for (uint32_t s = 0; s < i.nsetting; s++) {
+        const Stmt *d = i.setting[s]->st;
+        for (uint32_t q = 0; q < (d->keys.n ? d->keys.n : 1); q++) {
+            GROW(cx->a, keys, n, cap);
+            keys[n++] = d->keys.n ? d->keys.name[q] : d->name;
+        }
+    }
+    *key = keys;
+    return n;
+}
+
 Decl *inst_setting(Cx *cx, Inst *i, const char *name) {
     (void)cx;
     for (uint32_t k = 0; k < i->nsetting; k++)
@@ -290,17 +326,7 @@ Inst *inst_make(Cx *cx, const Scope *sc, const Stmt *st) {
         if (!strcmp(cx->o->model[k].model, st->name)) i->src = &cx->o->model[k];
     i->top = NEW(cx->a, Owner);
     *i->top = (Owner){.inst = i, .mod = i->mod, .decl = i->decl, .prefix = {"", ""}, .path = i->name};
-    Module *seen[64];
-    uint32_t nseen = 0;
-    settings_of(cx, i, seen, &nseen, i->mod);
-    for (uint32_t k = 0; k < st->args.n; k++) { /* a block of another module brings that module's configs */
-        const Expr *e = st->args.item[k].e;
-        if (e->kind != X_NAME) continue;
-        cx->quiet++;
-        Val v = eval(cx, sc, e);
-        cx->quiet--;
-        if (v.kind == VK_BLOCK) settings_of(cx, i, seen, &nseen, v.u.decl.mod);
-    }
+    all_settings(cx, sc, i);
     inst_args(cx, sc, i);
     GROW(cx->a, cx->inst, cx->ninst, cx->inst_cap);
     cx->inst[cx->ninst++] = i;
