@@ -191,6 +191,10 @@ Val val_bin(Cx *cx, BinOp op, Val a, Val b, Loc loc) {
     if (op == B_POW && b.grad) return wrong_operand(cx, E026, "^", &b, loc, "the exponent has no gradient; wrap it in stop_grad()");
     if (op == B_MUL) lint_weight(cx, &a, &b, loc);
     DType dt = common_real(cx, &a, &b);
+    if (op == B_POW && b.kind == VK_CONST && b.num == 2) { /* exact, and far cheaper */
+        op = B_MUL;
+        b = a;
+    }
     ValueId in[2] = {as_real(cx, &a, dt), as_real(cx, &b, dt)};
     Val r = val_tensor(emit_ew(cx, bin_row[op].op, in, 2), t, !is_compare(op) && (a.grad || b.grad));
     r.nll = r.t != LT_BOOL && (a.nll || b.nll);

@@ -35,6 +35,8 @@ static void match_rows(Cx *cx, TrainGroup *t, Inst *i) {
         i->param[k].row = t->row;
         t->hit = true;
     }
+    for (uint32_t k = 0; k < cx->nmisc; k++)
+        if (cx->misc[k]->kind == S_ADAPT) return; /* its parameters would come from there; E080 says that they do not */
     if (t->hit || (!t->pattern && i->nparam == 0)) return;
     Diag *g = sema_error(cx, E056, t->loc, "the pattern \"%s\" matches no parameter of `%s`", t->pattern, t->model);
     if (i->nparam) diag_note(cx->d, g, "its parameters are %s%s%s, .. (%u in all)", i->param[0].name, i->nparam > 1 ? ", " : "", i->nparam > 1 ? i->param[i->nparam - 1].name : "", i->nparam);
