@@ -144,7 +144,7 @@ void loss_shape(const Graph *g, const Node *n, LossShape *s) {
     s->nchunk = (s->rows + s->chunk - 1) / s->chunk;
     /* 16 elements beyond the panels: rows a power of two apart would share their cache sets */
     s->ldl = round_up(s->cls, WS_PANEL) + 16;
-    s->count = take(&s->total, 64);
+    s->count = take(&s->total, 8 * s->nchunk); /* a chunk: its rows, and whether it is the first */
     s->list = take(&s->total, 4 * s->rows);
     for (int i = 0; i < 1 + (int)kl; i++) {
         int64_t d_pad = round_up(s->over[i], WS_PANEL), v_pad = round_up(s->cls, WS_PANEL);

@@ -320,7 +320,7 @@ static void add_numbers(Localize *l) {
     static const char *const need[] = {"step", "seed", "micro"};
     Graph *r = l->r;
     bool draws = false;
-    for (uint32_t i = 0; i < l->g->nnode; i++) draws |= random_op(l->g->node[i].op) && l->place[i];
+    for (uint32_t i = 0; i < l->g->nnode; i++) draws |= (random_op(l->g->node[i].op) || l->g->node[i].op == OP_shuffle) && l->place[i];
     for (uint32_t k = 0; draws && k < WM_LEN(need); k++) {
         bool there = false;
         for (uint32_t i = 0; i < r->nnode; i++)

@@ -175,7 +175,7 @@ static void piece(const T *q, const T *kt, const T *vp, T *o, T *lse, long q0) {
     }
     for (long i = 0; i < rows; i++) {
         T f = 1 / sum[i];
-        for (long j = 0; j < E; j++) o[(q0 + i) * o_s + j * o_d] = O[i * EL + j] * f;
+        for (long j = 0; j < E && HAS_O; j++) o[(q0 + i) * o_s + j * o_d] = O[i * EL + j] * f;
         if (HAS_LSE) lse[(q0 + i) * lse_s] = top[i] + LOG(sum[i]);
     }
 }
@@ -216,6 +216,7 @@ bool custom_attention(Emit *e, NodeId id) {
     att_math(&k, &t);
     att_define(&k, &t, 256);
     kern_int(&k, "QTILES", (t.s.seq + 83) / 84);
+    kern_int(&k, "HAS_O", kern_wanted(&k, o));
     kern_int(&k, "HAS_LSE", kern_wanted(&k, lse));
     att_value(&k, &t, "q", q, t.s.qdim, t.s.ddim);
     att_value(&k, &t, "o", o, t.s.qdim, t.s.edim);
@@ -225,9 +226,8 @@ bool custom_attention(Emit *e, NodeId id) {
     kern_read(&k, q);
     kern_read_at(&k, emit_scratch(e, k.n, t.s.kt), heads_bytes(&t, t.s.seq_pad * t.s.d));
     kern_read_at(&k, emit_scratch(e, k.n, t.s.vp), heads_bytes(&t, t.s.seq_pad * eps));
-    kern_write(&k, o);
-    if (kern_wanted(&k, lse)) kern_write(&k, lse);
-    else kern_write_at(&k, emit_value(e, o), t.size);
+    kern_write_wanted(&k, o, emit_scratch(e, k.n, t.s.kt));
+    kern_write_wanted(&k, lse, emit_scratch(e, k.n, t.s.kt));
     kern_close(&k, arena_fmt(e->a, "attention %dx%d, 84 queries by 256 keys", t.mr, t.nr));
     return true;
 }
@@ -267,8 +267,9 @@ static void tile(const T *q, const T *o, const T *lse, const T *go, const T *kt,
         for (int u = 1; u < 16; u++) delta += s[u];
         row_grad(P + i * LS, W + i * LS, q0 + i - k0 + 1, ktiles * MR, lse[(q0 + i) * lse_s], delta);
     }
-    product(ktiles, EPANELS, rows, P, 1, LS, G, NR, EL, dv, EL, 0);
-    product(ktiles, DPANELS, rows, W, 1, LS, Q, NR, DL, dk, DL, 0);
+    if (HAS_DV) product(ktiles, EPANELS, rows, P, 1, LS, G, NR, EL, dv, EL, 0);
+    if (HAS_DK) product(ktiles, DPANELS, rows, W, 1, LS, Q, NR, DL, dk, DL, 0);
+    if (!HAS_DQ) return;
     for (long i = rows; i < tiles * MR; i++)
         for (long j = 0; j < panels * NR; j++) W[i * LS + j] = 0;
     product(tiles, DPANELS, panels * NR, W, LS, 1, kp + k0 * NR, SP * NR, NR, X, DL, 1);
@@ -305,8 +306,8 @@ void k(void *const *p, int part, int nparts) {
             for (long i = 0; i < KT && k0 + i < S; i++) {
                 T *x = dk + k_b(b) + g % NK * k_h + (k0 + i) * k_s;
                 T *y = dv + v_b(b) + g % NK * v_h + (k0 + i) * v_s;
-                for (long j = 0; j < D; j++) x[j * k_d] = DK[i * DL + j];
-                for (long j = 0; j < E; j++) y[j * v_d] = DV[i * EL + j];
+                for (long j = 0; j < D && HAS_DK; j++) x[j * k_d] = DK[i * DL + j];
+                for (long j = 0; j < E && HAS_DV; j++) y[j * v_d] = DV[i * EL + j];
             }
         }
     }
@@ -335,6 +336,8 @@ bool custom_attention_grad(Emit *e, NodeId id) {
     att_value(&k, &t, "v", kern_in(&k, 2), t.s.kdim, t.s.edim);
     att_value(&k, &t, "o", kern_in(&k, 3), t.s.qdim, t.s.edim);
     att_value(&k, &t, "lse", kern_in(&k, 4), t.s.qdim, (DimId){UINT32_MAX});
+    static const char *const has[] = {"HAS_DQ", "HAS_DK", "HAS_DV"};
+    for (uint32_t i = 0; i < 3; i++) kern_int(&k, has[i], kern_wanted(&k, kern_out(&k, i)));
     kern_text(&k, att_text);
     kern_text(&k, backward_text);
     kern_read(&k, kern_in(&k, 0));
@@ -342,7 +345,7 @@ bool custom_attention_grad(Emit *e, NodeId id) {
     kern_read_at(&k, emit_scratch(e, k.n, t.s.kt), heads_bytes(&t, t.s.seq_pad * t.s.d));
     kern_read_at(&k, emit_scratch(e, k.n, t.s.vp), heads_bytes(&t, t.s.seq_pad * t.s.e));
     kern_read_at(&k, emit_scratch(e, k.n, t.s.kp), heads_bytes(&t, t.s.seq_pad * dps));
-    for (uint32_t i = 0; i < 3; i++) kern_write(&k, kern_out(&k, i));
+    for (uint32_t i = 0; i < 3; i++) kern_write_wanted(&k, kern_out(&k, i), emit_scratch(e, k.n, t.s.kt));
     kern_close(&k, arena_fmt(e->a, "attention backward %dx%d, 84 queries by %lld keys", t.mr, t.nr, (long long)key_tile(&t)));
     return true;
 }

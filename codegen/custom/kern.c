@@ -28,6 +28,10 @@ uint32_t kern_write_at(Kern *k, PlanAddr at, int64_t bytes) {
 uint32_t kern_read(Kern *k, ValueId v) { return kern_read_at(k, emit_value(k->e, v), type_bytes(k->g, kern_ty(k, v))); }
 uint32_t kern_write(Kern *k, ValueId v) { return kern_write_at(k, emit_value(k->e, v), type_bytes(k->g, kern_ty(k, v))); }
 
+uint32_t kern_write_wanted(Kern *k, ValueId v, PlanAddr other) {
+    return kern_wanted(k, v) ? kern_write(k, v) : kern_write_at(k, other, 1);
+}
+
 static PlanAddr part_of(const Kern *k, ValueId v, int64_t first) {
     PlanAddr at = emit_value(k->e, v);
     at.off += first * dtype_bytes[kern_ty(k, v)->dt];

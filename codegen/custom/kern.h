@@ -26,6 +26,8 @@ void kern_open(Kern *k, Emit *e, NodeId id);
 /* Arguments; the result is the index in p[]. All reads come before the first write. */
 uint32_t kern_read(Kern *k, ValueId v);
 uint32_t kern_write(Kern *k, ValueId v);
+/* A result that nothing reads has no memory: the argument is then `other`, which the text must not touch. */
+uint32_t kern_write_wanted(Kern *k, ValueId v, PlanAddr other);
 uint32_t kern_read_at(Kern *k, PlanAddr at, int64_t bytes);
 uint32_t kern_write_at(Kern *k, PlanAddr at, int64_t bytes);
 uint32_t kern_read_part(Kern *k, ValueId v, int64_t first, int64_t count); /* elements first .. first + count - 1 */

@@ -3,13 +3,12 @@
 
 static const char *const kl_math[] = {"exp", "log"};
 
-static void kl_begin(Kern *k, Loss *l, Emit *e, NodeId id, int64_t chunk) {
+static void kl_begin(Kern *k, Loss *l, Emit *e, NodeId id) {
     loss_open(k, l, e, id);
     kern_math(k, l->dt, kl_math, 2);
     kern_type(k, "T", l->dt);
     loss_define(k, l);
     kern_line(k, "#define EXP exp_%s\n#define LOG log_%s", dtype_name[l->dt], dtype_name[l->dt]);
-    kern_int(k, "FIRST", chunk * l->s.chunk);
 }
 
 static void kl_both(Emit *e, NodeId id, int64_t slice, int64_t chunk) {
@@ -55,9 +54,9 @@ void k(void *const *p, int part, int nparts) {
     T *lse = p[5];
     T *lse2 = p[6];
     (void)kl; (void)lse; (void)lse2;
-    long n = rows_of(p[0], FIRST);
+    long n = *(const int *)p[0];
     for (long i = part; i < n; i += nparts) {
-        long r = list[FIRST + i];
+        long r = list[i];
         T z = row_lse(x + i * LDL);
         T w = row_lse(y + i * LDL);
         if (HAS_KL) kl[r] = row_kl(x + i * LDL, z, y + i * LDL, w);
@@ -71,18 +70,15 @@ static void kl_rows(Emit *e, NodeId id, int64_t chunk) {
     Kern k;
     Loss l;
     static const char *const has[] = {"HAS_KL", "HAS_LSE", "HAS_LSE2"};
-    kl_begin(&k, &l, e, id, chunk);
+    kl_begin(&k, &l, e, id);
     for (uint32_t i = 0; i < 3; i++) kern_int(&k, has[i], kern_wanted(&k, kern_out(&k, i)));
     kern_text(&k, loss_lanes_text);
     kern_text(&k, kl_text);
     kern_text(&k, kl_rows_text);
-    loss_read(&k, l.s.count, 4);
-    loss_read(&k, l.s.list, 4 * l.s.rows);
+    loss_read_count(&k, &l, chunk);
+    loss_read_list(&k, &l, chunk);
     for (int i = 0; i < 2; i++) loss_read(&k, l.s.logits[i], l.s.chunk * l.s.ldl * l.size);
-    for (uint32_t i = 0; i < 3; i++) {
-        if (kern_wanted(&k, kern_out(&k, i))) kern_write(&k, kern_out(&k, i));
-        else loss_write(&k, l.s.count, 4);
-    }
+    for (uint32_t i = 0; i < 3; i++) kern_write_wanted(&k, kern_out(&k, i), emit_scratch(e, k.n, l.s.count));
     kern_close(&k, "divergences of a chunk");
 }
 
@@ -109,9 +105,9 @@ void k(void *const *p, int part, int nparts) {
     const T *seed = p[4];
     T *lx = p[5];
     T *ly = p[6];
-    long n = rows_of(p[0], FIRST);
+    long n = *(const int *)p[0];
     for (long i = part; i < n; i += nparts) {
-        long r = list[FIRST + i];
+        long r = list[i];
         T *x = lx + i * LDL;
         T *y = ly + i * LDL;
         T z = lse[r];
@@ -132,12 +128,12 @@ void k(void *const *p, int part, int nparts) {
 static void kl_grad_rows(Emit *e, NodeId id, int64_t slice, int64_t chunk) {
     Kern k;
     Loss l;
-    kl_begin(&k, &l, e, id, chunk);
+    kl_begin(&k, &l, e, id);
     kern_text(&k, loss_lanes_text);
     kern_text(&k, kl_text);
     kern_text(&k, kl_grad_text);
-    loss_read(&k, l.s.count, 4);
-    loss_read(&k, l.s.list, 4 * l.s.rows);
+    loss_read_count(&k, &l, chunk);
+    loss_read_list(&k, &l, chunk);
     for (uint32_t i = 4; i < 7; i++) kern_read_part(&k, kern_in(&k, i), slice * l.s.rows, l.s.rows);
     for (int i = 0; i < 2; i++) loss_write(&k, l.s.logits[i], l.s.chunk * l.s.ldl * l.size);
     kern_close(&k, "dlogits of a chunk");

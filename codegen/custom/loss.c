@@ -17,18 +17,20 @@ void loss_open(Kern *k, Loss *l, Emit *e, NodeId id) {
     l->nr = gemm_cols(e, l->dt);
 }
 
-/* Defines that all launches of the family share, and how many rows of chunk `c` there are. */
+/* Defines that all launches of the family share. */
 void loss_define(Kern *k, const Loss *l) {
     kern_int(k, "ROWS", l->s.rows);
     kern_int(k, "V", l->s.cls);
     kern_int(k, "CHUNK", l->s.chunk);
     kern_int(k, "LDL", l->s.ldl);
-    kern_text(k, TEXT(
-static inline long rows_of(const int *count, long first) {
-    long n = *count - first;
-    return n < 0 ? 0 : n > CHUNK ? CHUNK : n;
 }
-));
+
+/* The argument that says how many rows chunk c has and whether it is the first one; and its part of the list. That these
+ * are addresses and not literals lets all chunks share their kernels. */
+void loss_read_count(Kern *k, const Loss *l, int64_t c) { loss_read(k, l->s.count + 8 * c, 8); }
+void loss_read_list(Kern *k, const Loss *l, int64_t c) {
+    int64_t first = c * l->s.chunk, n = l->s.rows - first < l->s.chunk ? l->s.rows - first : l->s.chunk;
+    loss_read(k, l->s.list + 4 * first, 4 * n);
 }
 
 uint32_t loss_read(Kern *k, int64_t off, int64_t bytes) { return kern_read_at(k, emit_scratch(k->e, k->n, off), bytes); }
@@ -65,12 +67,12 @@ void k(void *const *p, int part, int nparts) {
     const int *list = p[1];
     const T *h = p[2];
     T *hg = p[3];
-    long n = rows_of(count, FIRST);
+    long n = *count;
     long pad = (n + 41) / 42 * 42;
     for (long r = pad * part / nparts; r < pad * (part + 1) / nparts; r++) {
         T *b = hg + r * LDH;
         if (r < n) {
-            const T *a = h + (long)list[FIRST + r] * D;
+            const T *a = h + (long)list[r] * D;
             for (long j = 0; j < D; j++) b[j] = a[j];
         } else {
             for (long j = 0; j < D; j++) b[j] = 0;
@@ -87,12 +89,11 @@ void loss_gather(Emit *e, NodeId id, int which, int64_t slice, int64_t chunk) {
     int64_t d = l.s.over[which];
     kern_type(&k, "T", l.dt);
     loss_define(&k, &l);
-    kern_int(&k, "FIRST", chunk * l.s.chunk);
     kern_int(&k, "D", d);
     kern_int(&k, "LDH", l.s.ldh[which]);
     kern_text(&k, gather_text);
-    loss_read(&k, l.s.count, 4);
-    loss_read(&k, l.s.list, 4 * l.s.rows);
+    loss_read_count(&k, &l, chunk);
+    loss_read_list(&k, &l, chunk);
     kern_read_part(&k, kern_in(&k, which ? 2 : 0), slice * l.s.rows * d, l.s.rows * d);
     loss_write(&k, l.s.hg[which], l.s.chunk * l.s.ldh[which] * l.size);
     kern_close(&k, "rows of a loss chunk");
@@ -104,10 +105,10 @@ void k(void *const *p, int part, int nparts) {
     const int *list = p[1];
     const T *x = p[2];
     T *dh = p[3];
-    long n = rows_of(count, FIRST);
+    long n = *count;
     for (long r = n * part / nparts; r < n * (part + 1) / nparts; r++) {
         const T *a = x + r * LDH;
-        T *b = dh + (long)list[FIRST + r] * D;
+        T *b = dh + (long)list[r] * D;
         for (long j = 0; j < D; j++) b[j] = a[j];
     }
 }
@@ -120,12 +121,11 @@ static void loss_spread(Emit *e, NodeId id, int which, ValueId dh, int64_t slice
     int64_t d = l.s.over[which];
     kern_type(&k, "T", l.dt);
     loss_define(&k, &l);
-    kern_int(&k, "FIRST", chunk * l.s.chunk);
     kern_int(&k, "D", d);
     kern_int(&k, "LDH", l.s.ldh[which]);
     kern_text(&k, spread_text);
-    loss_read(&k, l.s.count, 4);
-    loss_read(&k, l.s.list, 4 * l.s.rows);
+    loss_read_count(&k, &l, chunk);
+    loss_read_list(&k, &l, chunk);
     loss_read(&k, l.s.dhg[which], l.s.chunk * l.s.ldh[which] * l.size);
     kern_write_part(&k, dh, slice * l.s.rows * d, l.s.rows * d);
     kern_close(&k, "dh of a loss chunk");
@@ -134,7 +134,7 @@ static void loss_spread(Emit *e, NodeId id, int which, ValueId dh, int64_t slice
 /* ---- products. A panel of W stays in the cache while all rows of the chunk pass it. */
 static const char logits_text[] = TEXT(
 void k(void *const *p, int part, int nparts) {
-    long n = rows_of(p[0], FIRST);
+    long n = *(const int *)p[0];
     if (n) block(p[1], p[2], p[3], n, D, 0, (n + MR - 1) / MR, UNITS * part / nparts, UNITS * (part + 1) / nparts, 1);
 }
 );
@@ -148,11 +148,10 @@ void loss_logits(Emit *e, NodeId id, int which, int64_t chunk) {
     loss_define(&k, &l);
     GemmBlock b = {.name = "block", .am = l.s.ldh[which], .ak = 1, .cm = l.s.ldl, .n_panels = units};
     gemm_block(&k, l.dt, &b);
-    kern_int(&k, "FIRST", chunk * l.s.chunk);
     kern_int(&k, "D", d);
     kern_int(&k, "UNITS", units);
     kern_text(&k, logits_text);
-    loss_read(&k, l.s.count, 4);
+    loss_read_count(&k, &l, chunk);
     loss_read(&k, l.s.hg[which], l.s.chunk * l.s.ldh[which] * l.size);
     loss_read(&k, l.s.panel[which], units * l.nr * d * l.size);
     loss_write(&k, l.s.logits[which], l.s.chunk * l.s.ldl * l.size);
@@ -161,7 +160,7 @@ void loss_logits(Emit *e, NodeId id, int which, int64_t chunk) {
 
 static const char dh_text[] = TEXT(
 void k(void *const *p, int part, int nparts) {
-    long n = rows_of(p[0], FIRST), tiles = (n + MR - 1) / MR;
+    long n = *(const int *)p[0], tiles = (n + MR - 1) / MR;
     long lo = tiles * UNITS * part / nparts, hi = tiles * UNITS * (part + 1) / nparts;
     while (lo < hi) {
         long j = lo / tiles, t0 = lo % tiles, t1 = hi - j * tiles < tiles ? hi - j * tiles : tiles;
@@ -180,10 +179,9 @@ static void loss_dh(Emit *e, NodeId id, int which, int64_t chunk) {
     loss_define(&k, &l);
     GemmBlock b = {.name = "block", .am = l.s.ldl, .ak = 1, .cm = l.s.ldh[which], .n_panels = units};
     gemm_block(&k, l.dt, &b);
-    kern_int(&k, "FIRST", chunk * l.s.chunk);
     kern_int(&k, "UNITS", units);
     kern_text(&k, dh_text);
-    loss_read(&k, l.s.count, 4);
+    loss_read_count(&k, &l, chunk);
     loss_read(&k, l.s.logits[which], l.s.chunk * l.s.ldl * l.size);
     loss_read(&k, l.s.panel_t[which], units * l.nr * l.s.cls * l.size);
     loss_write(&k, l.s.dhg[which], l.s.chunk * l.s.ldh[which] * l.size);
@@ -192,9 +190,10 @@ static void loss_dh(Emit *e, NodeId id, int which, int64_t chunk) {
 
 static const char dw_text[] = TEXT(
 void k(void *const *p, int part, int nparts) {
-    long n = rows_of(p[0], FIRST);
-    if (n || BEGIN)
-        block(p[1], p[2], p[3], V, n, UNITS * part / nparts, UNITS * (part + 1) / nparts, 0, PANELS, BEGIN);
+    long n = *(const int *)p[0];
+    int first = ((const int *)p[0])[1];
+    if (n || first)
+        block(p[1], p[2], p[3], V, n, UNITS * part / nparts, UNITS * (part + 1) / nparts, 0, PANELS, first);
 }
 );
 
@@ -208,12 +207,10 @@ static void loss_dw(Emit *e, NodeId id, int which, ValueId dw, int64_t slice, in
     GemmBlock b = {.name = "block", .am = 1, .ak = l.s.ldl, .bk = l.s.ldh[which], .cm = d, .m_tail = v % l.mr,
                    .n_tail = d % l.nr, .n_panels = panels};
     gemm_block(&k, l.dt, &b);
-    kern_int(&k, "FIRST", chunk * l.s.chunk);
-    kern_int(&k, "BEGIN", chunk == 0);
     kern_int(&k, "UNITS", (v + l.mr - 1) / l.mr);
     kern_int(&k, "PANELS", panels);
     kern_text(&k, dw_text);
-    loss_read(&k, l.s.count, 4);
+    loss_read_count(&k, &l, chunk);
     loss_read(&k, l.s.logits[which], l.s.chunk * l.s.ldl * l.size);
     loss_read(&k, l.s.hg[which], l.s.chunk * l.s.ldh[which] * l.size);
     kern_write_part(&k, dw, slice * v * d, v * d);
@@ -242,15 +239,20 @@ void k(void *const *p, int part, int nparts) {
     int n = 0;
     for (long r = 0; r < ROWS; r++)
         if (USED) list[n++] = (int)r;
-    *count = n;
+    for (long c = 0; c < NCHUNK; c++) {
+        long left = n - c * CHUNK;
+        count[2 * c] = left < 0 ? 0 : left > CHUNK ? (int)CHUNK : (int)left;
+        count[2 * c + 1] = c == 0;
+    }
 }
 );
 
 void loss_list(Kern *k, const Loss *l, const char *args, const char *used, const char *clear) {
     loss_define(k, l);
     kern_line(k, "#define ARGS %s\n#define USED %s\n#define CLEAR %s", args, used, clear);
-    loss_write(k, l->s.count, 4);
+    loss_write(k, l->s.count, 8 * l->s.nchunk);
     loss_write(k, l->s.list, 4 * l->s.rows);
+    kern_int(k, "NCHUNK", l->s.nchunk);
     kern_int(k, "NARG", k->narg);
     kern_text(k, list_text);
     kern_close(k, "rows of a loss");
@@ -314,10 +316,10 @@ void k(void *const *p, int part, int nparts) {
     T *ent = p[7];
     int *arg = p[8];
     (void)seed; (void)ce; (void)lse; (void)ent; (void)arg;
-    long n = rows_of(p[0], FIRST);
+    long n = *(const int *)p[0];
     for (long i = part; i < n; i += nparts) {
         T *x = lg + i * LDL;
-        long r = list[FIRST + i];
+        long r = list[i];
         long t = target[r];
         T m = row_max(x);
         T hit = t >= 0 && t < V ? x[t] : 0;
@@ -359,7 +361,6 @@ static void ce_rows(Emit *e, NodeId id, bool store, int64_t slice, int64_t chunk
     kern_type(&k, "T", l.dt);
     loss_define(&k, &l);
     kern_line(&k, "#define EXP exp_%s\n#define LOG log_%s", dtype_name[l.dt], dtype_name[l.dt]);
-    kern_int(&k, "FIRST", chunk * l.s.chunk);
     kern_int(&k, "STORE", store);
     kern_int(&k, "HAS_CE", kern_wanted(&k, kern_out(&k, 0)));
     kern_int(&k, "HAS_LSE", kern_wanted(&k, kern_out(&k, 1)));
@@ -368,8 +369,8 @@ static void ce_rows(Emit *e, NodeId id, bool store, int64_t slice, int64_t chunk
     kern_text(&k, loss_lanes_text);
     kern_text(&k, ce_row_text);
     kern_text(&k, ce_text);
-    loss_read(&k, l.s.count, 4);
-    loss_read(&k, l.s.list, 4 * l.s.rows);
+    loss_read_count(&k, &l, chunk);
+    loss_read_list(&k, &l, chunk);
     kern_read_part(&k, kern_in(&k, 2), slice * l.s.rows, l.s.rows);
     if (store) kern_read_part(&k, kern_in(&k, 3), slice * l.s.rows, l.s.rows);
     else loss_read(&k, l.s.count, 4);
@@ -449,10 +450,10 @@ void k(void *const *p, int part, int nparts) {
     const T *lse = p[3];
     const T *dce = p[4];
     T *lg = p[NARG - 1];
-    long n = rows_of(p[0], FIRST);
+    long n = *(const int *)p[0];
     for (long i = part; i < n; i += nparts) {
         T *x = lg + i * LDL;
-        long r = list[FIRST + i];
+        long r = list[i];
         long t = target[r];
         int hit = t >= 0 && t < V;
         T w = hit ? dce[r] : 0;
@@ -480,10 +481,9 @@ static void grad_rows(Emit *e, NodeId id, int64_t slice, int64_t chunk) {
     kern_type(&k, "T", l.dt);
     loss_define(&k, &l);
     kern_line(&k, "#define EXP exp_%s", dtype_name[l.dt]);
-    kern_int(&k, "FIRST", chunk * l.s.chunk);
     kern_int(&k, "ENTROPY", k.n->nin == 7);
-    loss_read(&k, l.s.count, 4);
-    loss_read(&k, l.s.list, 4 * l.s.rows);
+    loss_read_count(&k, &l, chunk);
+    loss_read_list(&k, &l, chunk);
     for (uint32_t i = 2; i < k.n->nin; i++) kern_read_part(&k, kern_in(&k, i), slice * l.s.rows, l.s.rows);
     loss_write(&k, l.s.logits[0], l.s.chunk * l.s.ldl * l.size);
     kern_int(&k, "NARG", k.narg);

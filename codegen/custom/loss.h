@@ -11,6 +11,8 @@ void loss_open(Kern *k, Loss *l, Emit *e, NodeId id);
 void loss_define(Kern *k, const Loss *l);
 uint32_t loss_read(Kern *k, int64_t off, int64_t bytes);   /* scratch */
 uint32_t loss_write(Kern *k, int64_t off, int64_t bytes);
+void loss_read_count(Kern *k, const Loss *l, int64_t c);
+void loss_read_list(Kern *k, const Loss *l, int64_t c);
 void loss_check(Emit *e, NodeId id);
 void loss_panels(Emit *e, NodeId id, int which, bool transposed);
 /* Closes a launch that lists the rows r with `used` and runs `clear` for the others; `args` declares what both name. */

@@ -168,34 +168,30 @@ void k(void *const *p, int part, int nparts) {
     if (ALONE) {
         if (part) return;
         nparts = 1;
-    }
-    if (ALONE) {
-        for (long i = 0; i < NINIT; i++) dinit[i] = 0;
-        for (long i = 0; i < NA; i++) da[i] = 0;
-        for (long i = 0; i < NB; i++) db[i] = 0;
+        for (long i = 0; i < NINIT && HAS_INIT; i++) dinit[i] = 0;
+        for (long i = 0; i < NA && HAS_A; i++) da[i] = 0;
+        for (long i = 0; i < NB && HAS_B; i++) db[i] = 0;
     }
     for (long r = ROWS * part / nparts; r < ROWS * (part + 1) / nparts; r++) {
         T g = 0;
         long last = -1;
         if (!ALONE) {
-            dinit[init_at(r)] = 0;
-            for (long i = 0; i < N; i++) {
-                da[a_at(r) + i * a_step] = 0;
-                db[b_at(r) + i * b_step] = 0;
-            }
+            if (HAS_INIT) dinit[init_at(r)] = 0;
+            for (long i = 0; i < N && HAS_A; i++) da[a_at(r) + i * a_step] = 0;
+            for (long i = 0; i < N && HAS_B; i++) db[b_at(r) + i * b_step] = 0;
         }
         for (long j = N; j-- > 0;) {
             long i = REVERSE ? N - 1 - j : j;
             if (!m[m_at(r) + i * m_step]) continue;
             if (last >= 0) {
-                da[a_at(r) + last * a_step] += g * y[y_at(r) + i * y_step];
-                db[b_at(r) + last * b_step] += g;
+                if (HAS_A) da[a_at(r) + last * a_step] += g * y[y_at(r) + i * y_step];
+                if (HAS_B) db[b_at(r) + last * b_step] += g;
                 g *= a[a_at(r) + last * a_step];
             }
             g += dy[dy_at(r) + i * dy_step];
             last = i;
         }
-        if (last >= 0) dinit[init_at(r)] += g;
+        if (HAS_INIT && last >= 0) dinit[init_at(r)] += g;
     }
 }
 );
@@ -211,12 +207,17 @@ bool custom_scan_grad(Emit *e, NodeId id) {
     for (uint32_t i = 0; i < 6; i++) row_value(&k, &r, scan_name[i], kern_in(&k, i), over);
     kern_int(&k, "REVERSE", attr_bool(k.g, k.n, "reverse"));
     kern_int(&k, "ALONE", n[0] != r.rows || n[1] != full || n[2] != full);
+    static const char *const has[] = {"HAS_INIT", "HAS_A", "HAS_B"};
+    for (uint32_t i = 0; i < 3; i++) kern_int(&k, has[i], kern_wanted(&k, kern_out(&k, i)));
     kern_int(&k, "NINIT", n[0]);
     kern_int(&k, "NA", n[1]);
     kern_int(&k, "NB", n[2]);
     kern_text(&k, scan_grad_text);
     for (uint32_t i = 0; i < 6; i++) kern_read(&k, kern_in(&k, i));
-    for (uint32_t i = 0; i < 3; i++) kern_write(&k, kern_out(&k, i));
+    PlanAddr none = {0};
+    for (uint32_t i = 0; i < 3; i++)
+        if (kern_wanted(&k, kern_out(&k, i))) none = emit_value(e, kern_out(&k, i));
+    for (uint32_t i = 0; i < 3; i++) kern_write_wanted(&k, kern_out(&k, i), none);
     kern_close(&k, "recurrence, backwards");
     return true;
 }
