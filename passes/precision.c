@@ -98,7 +98,8 @@ static void cast_node(Prec *x, const Node *n, const ValueId *in, DType real) {
     Facts f = facts_of(x, n, in);
     bool keep = dtype_real(to) && class_of(x, in[0]) == STATISTIC && !f.micro_out; /* a statistic stays f64 */
     bool real_in = dtype_real(from->dt);
-    ValueId v = keep ? as(x, in[0], DT_F64) : real_in && dtype_real(to) ? as(x, in[0], to) : b_cast(x->r.to, in[0], to);
+    if (keep && !real_in) to = DT_F64; /* a mask that follows from statistics */
+    ValueId v = keep && real_in ? as(x, in[0], DT_F64) : real_in && dtype_real(to) ? as(x, in[0], to) : b_cast(x->r.to, in[0], to);
     if (v.i >= x->nclass) set_class(x, v, f.micro_out ? TENSOR : keep ? STATISTIC : class_of(x, in[0]));
     x->r.map[n->out0] = v;
 }
