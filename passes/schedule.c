@@ -1,9 +1,10 @@
 /* schedule: ST_LOCAL -> ST_SCHEDULED. The total order of execution. Exact: only the order changes.
  *
  * A list scheduler over units (a fusion group or a single node), section by section. Values without a dim of a model
- * are cheap and come first; then backward before forward, then whatever reads the value made last (depth first), then
- * the lowest id. So a head runs through its loss and its own backward before the next head begins, and at most one
- * head's activations live. The last section first makes what is checked before a state may change. */
+ * are cheap and come first; then backward before forward, then whatever reads the value made last (depth first), then,
+ * of the forward, the highest id: gradients of what heads share are added from the last head on. So a head runs through
+ * its loss and its own backward before another begins, and at most one head's activations live. The last section first
+ * makes what is checked before a state may change. */
 #include "passes/passes.h"
 
 #include <string.h>
@@ -116,7 +117,7 @@ static bool better(const Schedule *s, Ready a, Ready b) {
     if (x->backward != y->backward) return x->backward;
     if (a.newest != b.newest) return a.newest > b.newest;
     if (x->sink != y->sink) return x->sink;
-    return a.unit < b.unit;
+    return x->backward ? a.unit < b.unit : a.unit > b.unit;
 }
 
 /* Units from .. to - 1 are one section, in an order that is legal already. */
