@@ -84,12 +84,46 @@ static bool along_micro(const Graph *g, const Node *n, Diags *d) {
     return false;
 }
 
+/* The leaf of a sum over micro-batches, also behind a reordering of dims; NOVALUE for anything else. */
+static ValueId leaf_of(const Graph *g, ValueId v) {
+    const Node *n = value_node(g, v);
+    if (n->op == OP_transpose) n = value_node(g, g->operand[n->in0]);
+    return n->op == OP_micro_sum ? g->operand[n->in0] : NOVALUE;
+}
+
+static bool read_once(const Graph *g, const Uses *u, ValueId v) {
+    for (uint32_t i = 0; i < g->nresult; i++)
+        if (g->result[i].v.i == v.i) return false;
+    return u->use0[v.i + 1] - u->use0[v.i] == 1;
+}
+
+/* A sum of two tensors that are sums over micro-batches and nothing else: added in each micro-batch, summed once. The
+ * gradients of a weight that several heads share then need the levels of one sum, not of one for each head. */
+static bool join_sums(Rewrite *r, const Uses *u, const Node *n) {
+    if (n->op != OP_add || r->from->value[n->out0].ty.ndim == 0) return false;
+    ValueId leaf[2];
+    for (uint32_t k = 0; k < 2; k++) {
+        ValueId v = r->from->operand[n->in0 + k];
+        if (!read_once(r->from, u, v)) return false;
+        leaf[k] = leaf_of(r->to, r->map[v.i]);
+        if (!value_is(leaf[k])) return false;
+    }
+    if (!type_equal(value_type(r->to, leaf[0]), value_type(r->to, leaf[1]))) return false;
+    rewrite_at(r, n);
+    ValueId sum = b_ew2(r->to, OP_add, leaf[0], leaf[1]);
+    sum = build(r->to, OP_micro_sum, &sum, 1, NULL, 0);
+    rewrite_map(r, n, v_ordered(r->to, sum, &r->from->value[n->out0].ty));
+    return true;
+}
+
 Graph *pass_micro(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     (void)o;
     if (g->micro.i == UINT32_MAX) return graph_live(a, g);
     Rewrite r = rewrite_begin(a, g);
+    Uses uses = graph_uses(a, g);
     for (uint32_t i = 0; i < g->nnode; i++) {
         const Node *n = &g->node[i];
+        if (join_sums(&r, &uses, n)) continue;
         if (n->op == OP_micro_sum || n->op == OP_micro_slice || stacked(g, n) || !loses_micro(g, n)) {
             if (along_micro(g, n, d)) return NULL;
             rewrite_copy(&r, n);

@@ -120,17 +120,18 @@ static bool better(const Schedule *s, Ready a, Ready b) {
     return x->backward ? a.unit < b.unit : a.unit > b.unit;
 }
 
-/* Units from .. to - 1 are one section, in an order that is legal already. */
-static void order_section(Schedule *s, uint32_t from, uint32_t to) {
+/* The units of one section, in an order that is legal already. */
+static void order_section(Schedule *s, const uint32_t *list, uint32_t n) {
     const Graph *g = s->g;
-    Ready *ready = NEWN(s->a, Ready, to - from + 1);
-    uint32_t nready = 0;
+    Ready *ready = NEWN(s->a, Ready, n + 1);
+    uint32_t nready = 0, end = s->norder + n;
     uint32_t *seen = NEWN(s->a, uint32_t, s->nunit + 1); /* 1 + the unit whose operands were counted last */
-    for (uint32_t u = from; u < to; u++) {
+    for (uint32_t j = 0; j < n; j++) {
+        uint32_t u = list[j];
         for (uint32_t i = s->unit[u].first; i < s->unit[u].first + s->unit[u].count; i++) {
             for (uint32_t k = 0; k < g->node[i].nin; k++) {
                 uint32_t p = def_unit(s, g->operand[g->node[i].in0 + k]);
-                if (p == u || p < from || seen[p] == u + 1) continue;
+                if (p == u || section_of(s, p) != section_of(s, u) || seen[p] == u + 1) continue;
                 seen[p] = u + 1;
                 s->unit[u].waits++;
             }
@@ -150,14 +151,14 @@ static void order_section(Schedule *s, uint32_t from, uint32_t to) {
             for (uint32_t v = g->node[i].out0; v < g->node[i].out0 + g->node[i].nout; v++) {
                 for (uint32_t k = s->uses.use0[v]; k < s->uses.use0[v + 1]; k++) {
                     uint32_t w = s->unit_of[s->uses.use[k].i];
-                    if (w == u || w >= to || seen[w] == u + 1) continue;
+                    if (w == u || section_of(s, w) != section_of(s, u) || seen[w] == u + 1) continue;
                     seen[w] = u + 1;
                     if (--s->unit[w].waits == 0) ready[nready++] = (Ready){w, newest(s, w)};
                 }
             }
         }
     }
-    wm_check(s->a, s->norder == to, "the units of a section depend on one another in a circle");
+    wm_check(s->a, s->norder == end, "the units of a section depend on one another in a circle");
 }
 
 static Graph *rebuild(Schedule *s) {
@@ -185,12 +186,14 @@ Graph *pass_schedule(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     s.order = NEWN(a, uint32_t, s.nunit + 1);
     describe(&s);
     mark_early(&s);
-    for (uint32_t u = 0, end; u < s.nunit; u = end) {
-        for (end = u; end < s.nunit && section_of(&s, end) == section_of(&s, u); end++) {}
-        wm_check(a, u == 0 || section_of(&s, u) > section_of(&s, u - 1), "the sections are not in order");
-        if (!o->off_schedule) order_section(&s, u, end);
+    uint32_t *list = NEWN(a, uint32_t, s.nunit + 1);
+    for (uint32_t section = 0, last = graph_sections(g); section < last; section++) {
+        uint32_t n = 0;
+        for (uint32_t u = 0; u < s.nunit; u++)
+            if (section_of(&s, u) == section) list[n++] = u;
+        if (!o->off_schedule) order_section(&s, list, n);
         else
-            for (uint32_t k = u; k < end; k++) s.order[s.norder++] = k;
+            for (uint32_t k = 0; k < n; k++) s.order[s.norder++] = list[k];
     }
     return rebuild(&s);
 }
