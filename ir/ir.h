@@ -183,7 +183,7 @@ const char *type_text(Arena *a, const Graph *g, const Type *t);
 /* Types of the results (out: room for MAX_OUT; the written type of a leaf is handed in as out[0] and checked).
  * attr has all attributes of the row, in order. false with the reason in *why (arena text) if the operands do not fit the row. Localized
  * graphs: values of odd sections lack `micro`. */
-bool ir_infer(Graph *g, Op op, const Type *in, uint32_t nin, const Attr *attr, Type *out, uint32_t *nout, const char **why);
+bool ir_infer(const Graph *g, Op op, const Type *in, uint32_t nin, const Attr *attr, Type *out, uint32_t *nout, const char **why);
 
 /* uses: nodes that read each value, in node order; use0[v] .. use0[v+1] index use[]. */
 typedef struct { uint32_t *use0; NodeId *use; } Uses;

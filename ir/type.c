@@ -12,7 +12,7 @@
 static const int64_t max_elements = (int64_t)1 << 48;
 
 typedef struct {
-    Graph *g;
+    const Graph *g;
     Op op;
     const Type *in;
     uint32_t nin;
@@ -620,7 +620,7 @@ static const struct { const char *name; bool (*fn)(Infer *t); } rule_fn[] = {
 };
 
 /* Types of the results; a leaf's written type is handed in as out[0] and checked. `out` has room for MAX_OUT. */
-bool ir_infer(Graph *g, Op op, const Type *in, uint32_t nin, const Attr *at, Type *out, uint32_t *nout,
+bool ir_infer(const Graph *g, Op op, const Type *in, uint32_t nin, const Attr *at, Type *out, uint32_t *nout,
               const char **why) {
     Infer t = {g, op, in, nin, at, out, nout, why};
     const OpInfo *f = &op_info[op];
