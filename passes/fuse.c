@@ -19,7 +19,7 @@ typedef struct {
     uint32_t node[MAX_GROUP], n;
     uint8_t section;
     Dims full, inner; /* the space; what reductions remove, in loop order */
-    bool reduces, column, checked, writes_state;
+    bool reduces, column, checked, writes_state, backward;
 } Group;
 
 typedef struct {
@@ -147,6 +147,11 @@ static bool storable(const Fuse *f, const Group *w, uint32_t i) {
     return !w->reduces || w->column || count_of(f->g, &outer) >= FEW_PIECES || count_of(f->g, &w->full) < LARGE;
 }
 
+static bool is_backward(const Node *n) { return (n->flags & N_BWD) != 0; }
+static bool is_number(const Fuse *f, uint32_t i) {
+    return op_info[node_at(f, i)->op].kind == K_EW && dims_of(f->g, &f->g->value[node_at(f, i)->out0].ty).n == 0;
+}
+
 static uint32_t inputs_of(const Fuse *f, uint32_t also) {
     uint32_t n = 0;
     for (uint32_t k = 0; k <= f->grp.n; k++) {
@@ -158,11 +163,13 @@ static uint32_t inputs_of(const Fuse *f, uint32_t also) {
     return n;
 }
 
-/* May node i, all operands of which are placed or in the group, join? `internal`: only the group will read it. */
+/* May node i, all operands of which are placed or in the group, join? A backward node that is ready in the forward pass
+ * stays out of its kernels: its result would wait in memory until the backward pass reads it. */
 static bool may_join(const Fuse *f, uint32_t i, uint32_t reader, Group *w) {
     const Node *n = node_at(f, i);
     const Group *grp = &f->grp;
     if (!fusible(n) || n->section != grp->section || n->nout != 1 || grp->n == MAX_GROUP) return false;
+    if (grp->n > 0 && is_backward(n) != grp->backward && !is_number(f, i)) return false;
     if ((grp->checked && f->next[i]) || (grp->writes_state && f->checked[i])) return false;
     if (!widen(f, i, w)) return false;
     if (!storable(f, w, i) && !inside(f, i, reader)) return false;
@@ -173,6 +180,7 @@ static bool may_join(const Fuse *f, uint32_t i, uint32_t reader, Group *w) {
 
 static void join(Fuse *f, uint32_t i, const Group *w) {
     f->grp = *w;
+    if (f->grp.n == 0) f->grp.backward = is_backward(node_at(f, i));
     f->grp.node[f->grp.n++] = i;
     f->grp.checked |= f->checked[i];
     f->grp.writes_state |= f->next[i];
@@ -283,6 +291,38 @@ static void run(Fuse *f) {
     }
 }
 
+/* ---- units back in node order: of those whose operands are there, the one with the least first node. `order` lists
+ * whole groups, each in node order. */
+static void settle(Fuse *f) {
+    uint32_t n = f->g->nnode, *begin = NEWN(f->a, uint32_t, n + 1), *next = NEWN(f->a, uint32_t, n + 1), nnext = 0;
+    uint32_t *size = NEWN(f->a, uint32_t, n + 1), *unit = NEWN(f->a, uint32_t, n + 1); /* by first node of the unit */
+    uint32_t *waits = NEWN(f->a, uint32_t, n + 1);
+    for (uint32_t i = 0; i < n; i += size[f->order[i]]) {
+        uint32_t first = f->order[i], label = f->label[first];
+        begin[first] = i;
+        for (size[first] = 1; label && i + size[first] < n && f->label[f->order[i + size[first]]] == label;) size[first]++;
+        for (uint32_t k = 0; k < size[first]; k++) unit[f->order[i + k]] = first;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < node_at(f, i)->nin; k++) waits[unit[i]] += unit[def_of(f, operand(f, node_at(f, i), k))] != unit[i];
+    for (uint32_t i = 0; i < n; i++)
+        if (unit[i] == i && waits[i] == 0) heap_push(next, &nnext, i);
+    uint32_t *order = NEWN(f->a, uint32_t, n + 1), norder = 0;
+    while (nnext > 0) {
+        uint32_t first = heap_pop(next, &nnext);
+        for (uint32_t j = 0; j < size[first]; j++) {
+            uint32_t i = order[norder++] = f->order[begin[first] + j];
+            const Node *x = node_at(f, i);
+            for (uint32_t u = f->uses.use0[x->out0]; u < f->uses.use0[x->out0 + x->nout]; u++) {
+                uint32_t r = unit[f->uses.use[u].i];
+                if (r != first && --waits[r] == 0) heap_push(next, &nnext, r);
+            }
+        }
+    }
+    wm_check(f->a, norder == n, "fuse ordered %u of %u nodes", norder, n);
+    f->order = order;
+}
+
 /* ---- what the graph says about its nodes */
 static void mark_results(Fuse *f) {
     static const char *const checked[] = {"loss", "total", "grad_norm", "check"};
@@ -331,5 +371,6 @@ Graph *pass_fuse(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     }
     run(f);
     wm_check(a, f->norder == g->nnode, "fuse placed %u of %u nodes", f->norder, g->nnode);
+    settle(f);
     return relabel(f);
 }
