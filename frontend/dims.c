@@ -160,6 +160,7 @@ static bool lookup_in_graph(Cx *cx, const char *name, Loc loc, DimId *d, bool *f
     if (!builtin && (!e || (e->kind != S_DIM && !(e->kind == S_IMPORT && e->st->kind == S_DIM)))) return *found = false;
     *found = true;
     if (e) e->used = true;
+    if (e && e->at == READY) return false; /* its own statement said why it has no size */
     Diag *g = sema_error(cx, E064, loc, "nothing gives the dim `%s` a size", name);
     diag_help(cx->d, g, cx->testing ? "a tensor(.., [dims]) of the test gives its dims their sizes" : "a dim of a model has a size when the graph has a model with that dim");
     return false;

@@ -35,6 +35,7 @@ static size_t with_comments(const char *t, size_t at) {
 
 static void copy_comments(Expand *x, const AstFile *f, const Stmt *st) {
     size_t from = with_comments(f->text, st->loc.at), to = line_start(f->text, st->loc.at);
+    if (from >= 2 && f->text[from - 1] == '\n' && f->text[from - 2] == '\n') sb_chr(x->out, '\n');
     if (from < to) sb_put(x->out, f->text + from, to - from);
 }
 
@@ -145,7 +146,6 @@ bool frontend_expand(Arena *a, const char *file, const LowerOptions *o, Sbuf *ou
     sb_put(out, topfile->text + head, to - head);
     sb_fmt(out, "graph %s\n", topfile->name);
     for (uint32_t i = cx->nchain; i-- > 0;) {
-        sb_chr(out, '\n');
         for (uint32_t k = 0; k < cx->chain[i]->body.n; k++) put_stmt(&x, cx->chain[i], cx->chain[i]->body.item[k], i == 0);
     }
     return d->nerror == before;

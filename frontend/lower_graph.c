@@ -306,7 +306,7 @@ static void loss_results(Cx *cx) {
         Diag *g = sema_error(cx, E053, cx->chain[0]->name_loc, "graph `%s` has no loss", cx->chain[0]->name);
         diag_help(cx->d, g, "write `loss NAME = ..`");
     }
-    if (value_is(total)) graph_result(cx->g, "total", "loss", total);
+    if (value_is(total)) graph_result(cx->g, "total", "total", total);
 }
 
 static void metric_results(Cx *cx) {
@@ -385,8 +385,10 @@ static void graph_dims(Cx *cx) {
         int64_t lo = 0, n = (int64_t)st->names.n;
         if (st->e) {
             Val a = eval(cx, &cx->graph_scope, st->e), b = st->e2 ? eval(cx, &cx->graph_scope, st->e2) : a;
+            e->at = READY;
+            e->v = val_poison();
             if (a.kind == VK_POISON || b.kind == VK_POISON) continue;
-            int64_t hi;
+            int64_t hi = 0;
             bool ok = val_whole(&a, &lo) && val_whole(&b, &hi);
             if (ok && !st->e2) lo = 0;
             n = ok ? hi - (st->e2 ? lo - 1 : 0) : 0;

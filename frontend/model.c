@@ -90,18 +90,19 @@ Decl *inst_setting(Cx *cx, Inst *i, const char *name) {
     return NULL;
 }
 
-static Val found(Cx *cx, const Setting *s, const char *name, const Stmt *st) {
+static Val found(Cx *cx, const Setting *s, const Stmt *st, const char **from) {
     Val v = const_of(cx, &s->v);
     v.loc = st->name_loc;
-    (void)name;
+    *from = arena_fmt(cx->a, " (%s of %s)", s->key, s->origin ? s->origin : "the configuration");
     return v;
 }
 
-/* YAML, the argument of that name, the keys of `from`. VK_POISON: nothing. */
-static Val look(Cx *cx, Inst *i, const Stmt *st) {
+/* YAML, the argument of that name, the keys of `from`. VK_POISON: nothing. from: where, for messages. */
+static Val look(Cx *cx, Inst *i, const Stmt *st, const char **from) {
     const ModelSource *src = i->src;
+    *from = "";
     for (uint32_t k = src ? src->nyaml : 0; k-- > 0;)
-        if (!strcmp(src->yaml[k].key, st->name)) return found(cx, &src->yaml[k], st->name, st);
+        if (!strcmp(src->yaml[k].key, st->name)) return found(cx, &src->yaml[k], st, from);
     Binding *b = frame_find(&i->given, st->name);
     if (b && b->v.kind == VK_CONST) return b->v;
     uint32_t nkey = st->keys.n ? st->keys.n : 1;
@@ -109,7 +110,7 @@ static Val look(Cx *cx, Inst *i, const Stmt *st) {
         const char *key = st->keys.n ? st->keys.name[k] : st->name;
         for (uint32_t j = 0; src && j < src->njson; j++) {
             const Setting *s = &src->json[j];
-            if (!strcmp(s->key, key) && !(s->v.kind == VAL_NUMBER && s->v.num == -1)) return found(cx, s, st->name, st);
+            if (!strcmp(s->key, key) && !(s->v.kind == VAL_NUMBER && s->v.num == -1)) return found(cx, s, st, from);
         }
     }
     return val_poison();
@@ -151,7 +152,8 @@ Val inst_config(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc) {
     if (c->at == READY) return c->v;
     if (c->at == BUSY) return val_error(cx, E013, loc, "`%s` depends on itself", st->name);
     c->at = BUSY;
-    Val v = look(cx, i, st);
+    const char *from;
+    Val v = look(cx, i, st, &from);
     bool none = v.kind == VK_POISON;
     if (none && st->e) {
         Scope sc = {.mod = m, .inst = i};
@@ -164,10 +166,9 @@ Val inst_config(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc) {
         nothing_gives(cx, i, st, loc);
     }
     if (v.kind != VK_POISON && !config_type(st, &v)) {
-        Diag *g = sema_error(cx, E061, st->name_loc, "model `%s`: config `%s` is %s, not %s", i->name, st->name,
-                             st->htype.base ? st->htype.base : "one of the named choices", val_text(cx, &v));
-        (void)g;
-        v = val_poison();
+        bool part = st->htype.base && !strcmp(st->htype.base, "int") && v.kind == VK_CONST && v.t == LT_F32;
+        v = val_error(cx, part ? E064 : E061, v.loc, "model `%s`: config `%s` is %s, not %s%s", i->name, st->name,
+                      st->htype.base ? st->htype.base : "one of the named choices", val_text(cx, &v), from);
     }
     if (v.kind == VK_CONST && st->htype.base && !strcmp(st->htype.base, "int")) v.t = LT_INT;
     cached_done(cx, c, v);
@@ -187,10 +188,10 @@ Val inst_let(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc) {
 
 /* ---- dims */
 
-static bool size_of(Cx *cx, Inst *i, const Stmt *st, const Val *v, int64_t least, int64_t *n) {
+static bool size_of(Cx *cx, Inst *i, const Stmt *st, const Val *v, int64_t least, const char *from, int64_t *n) {
     if (v->kind == VK_POISON) return false;
     if (val_whole(v, n) && *n >= least && *n < ((int64_t)1 << 40)) return true;
-    Diag *g = sema_error(cx, E064, st->name_loc, "model `%s`: `%s` would be %s: a size is a whole number, %lld or more", i->name, st->name, val_text(cx, v), (long long)least);
+    Diag *g = sema_error(cx, E064, st->name_loc, "model `%s`: `%s` would be %s%s: a size is a whole number, %lld or more", i->name, st->name, val_text(cx, v), from, (long long)least);
     diag_label(g, "this dim");
     return false;
 }
@@ -199,7 +200,7 @@ static bool dim_range(Cx *cx, Inst *i, Module *m, const Stmt *st, DimId *d) {
     Scope sc = {.mod = m, .inst = i};
     Val lo = eval(cx, &sc, st->e), hi = eval(cx, &sc, st->e2);
     int64_t a, b;
-    if (!size_of(cx, i, st, &lo, -(int64_t)1000000000, &a) || !size_of(cx, i, st, &hi, a, &b)) return false;
+    if (!size_of(cx, i, st, &lo, -(int64_t)1000000000, "", &a) || !size_of(cx, i, st, &hi, a, "", &b)) return false;
     *d = dim_make(cx, st->name, i->name, b - a + 1, a, NULL, st->name_loc);
     return true;
 }
@@ -218,7 +219,8 @@ static bool dim_from_values(Cx *cx, Inst *i, const Stmt *st, DimId *d) {
 }
 
 static bool dim_sized(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc, bool need, DimId *d) {
-    Val v = look(cx, i, st);
+    const char *from;
+    Val v = look(cx, i, st, &from);
     Scope sc = {.mod = m, .inst = i};
     int64_t n;
     if (v.kind == VK_POISON && st->e) { /* quietly: a shape or a call may still give it */
@@ -235,7 +237,7 @@ static bool dim_sized(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc, bool 
     }
     if (v.kind == VK_POISON && st->e) v = eval(cx, &sc, st->e); /* says what is wrong */
     else if (v.kind == VK_POISON) nothing_gives(cx, i, st, loc);
-    if (!size_of(cx, i, st, &v, 1, &n)) return false;
+    if (!size_of(cx, i, st, &v, 1, from, &n)) return false;
     *d = dim_make(cx, st->name, i->name, n, 0, NULL, st->name_loc);
     return true;
 }

@@ -102,7 +102,7 @@ static void make_opts(Cx *cx) {
 /* ---- does a loss reach each trained model? */
 
 static void mark_reached(const Graph *g, bool *reached) {
-    const Result *total = graph_find_result(g, "total", "loss");
+    const Result *total = graph_find_result(g, "total", "total");
     if (!total) return;
     reached[total->v.i] = true;
     for (uint32_t i = g->nnode; i-- > 0;) {

@@ -1,0 +1,186 @@
+/* Lowering against recorded numbers: losses, metrics, next states and bindings of step 0 in f64; the shipped graphs lower;
+ * their in-file tests pass; `expand` gives the same graph. */
+#include "tests/frontend/lower_case.h"
+
+static void show(const Diags *d) {
+    for (uint32_t i = 0; i < d->n; i++)
+        fprintf(stderr, "%s:%u:%u: %s\n", d->item[i]->span[0].loc.file ? d->item[i]->span[0].loc.file : "", d->item[i]->span[0].loc.line,
+                d->item[i]->span[0].loc.col, d->item[i]->text);
+}
+
+typedef struct { const char *name; void (*fn)(Arena *a, Diags *d, const char *name); } Job;
+static Diags *job_diags;
+
+static bool run_job(void *ctx, Guard *g) {
+    Job *j = ctx;
+    Arena *a = arena_open(env_posix(), g);
+    j->fn(a, job_diags, j->name);
+    arena_close(a);
+    return true;
+}
+
+static void in_arena(const char *name, void (*fn)(Arena *a, Diags *d, const char *name)) {
+    Job j = {name, fn};
+    job_diags = diags_open(env_posix());
+    bool ok = guard_run(run_job, &j, job_diags);
+    if (!ok) show(job_diags);
+    cr_assert(ok, "%s", name);
+    diags_close(job_diags);
+}
+
+/* ---- recorded cases */
+
+static void compare_group(Case *x, const Graph *g, double **v, const Json *rec, const char *kind, const char *name) {
+    for (size_t i = 0; i < json_size(rec); i++) {
+        const Json *want;
+        const char *key = json_key_at(rec, i, &want);
+        const Result *r = graph_find_result(g, kind, key);
+        cr_assert_not_null(r, "%s: no %s %s", name, kind, key);
+        double got = v[r->v.i][0], ref = json_real(want);
+        cr_assert(fabs(got - ref) <= 1e-10 * (1 + fabs(ref)), "%s: %s %s is %.17g, recorded %.17g", name, kind, key, got, ref);
+    }
+    (void)x;
+}
+
+/* Places of the record are [micro, ..dims]; a value may have them in another order, or lack some. */
+static void compare_value(Case *x, const Graph *g, double **v, StFile *expect, const char *key, const Json *dims, const char *name) {
+    const Result *r = graph_find_result(g, "value", key);
+    cr_assert_not_null(r, "%s: no value %s", name, key);
+    const Type *t = value_type(g, r->v);
+    int64_t count, stride[MAX_DIMS] = {0}, size[MAX_DIMS] = {0}, n = 1;
+    double *ref = read_f64(x, expect, key, &count), worst = 0, most = 0;
+    cr_assert_not_null(ref);
+    int nd = (int)json_size(dims);
+    for (int k = 0; k < nd; k++) {
+        DimId d;
+        cr_assert(graph_find_dim(g, json_string(json_at(dims, (size_t)k), NULL), &d));
+        size[k] = g->dim[d.i].size;
+        for (int j = t->ndim - 1, s = 1; j >= 0; s *= (int)g->dim[t->dim[j].i].size, j--)
+            if (t->dim[j].i == d.i) stride[k] = s;
+        n *= size[k];
+    }
+    cr_assert_eq(n, count);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = 0, rest = i;
+        for (int k = nd - 1; k >= 0; k--) {
+            at += rest % size[k] * stride[k];
+            rest /= size[k];
+        }
+        worst = fmax(worst, fabs(v[r->v.i][at] - ref[i]));
+        most = fmax(most, fabs(ref[i]));
+    }
+    cr_assert(worst <= 1e-10 * (1 + most), "%s: value %s is off by %g", name, key, worst);
+}
+
+static void case_matches(Arena *a, Diags *d, const char *name) {
+    Case x;
+    case_open(&x, a, name, d);
+    const Json *dims = json_get(x.c, "dims"), *log = json_at(json_get(x.c, "log"), 0);
+    const char *want[16];
+    uint32_t n = 0;
+    for (size_t i = 0; i < json_size(dims); i++) want[n++] = json_key_at(dims, i, NULL);
+    GraphInfo info;
+    Graph *g = case_lower(&x, want, n, &info);
+    if (!g) show(d);
+    cr_assert_not_null(g, "%s does not lower", name);
+    cr_assert(graph_verify(g, false, d), "%s does not verify", name);
+    EvalInput in = {.leaf = case_leaf, .ctx = &x};
+    double **v = graph_eval(a, g, &in, NULL, 0, d);
+    if (!v) show(d);
+    cr_assert_not_null(v);
+    const Result *total = graph_find_result(g, "total", "total");
+    double loss = json_real(json_get(log, "loss"));
+    cr_assert(fabs(v[total->v.i][0] - loss) <= 1e-10 * (1 + fabs(loss)), "%s: loss %.17g, recorded %.17g", name, v[total->v.i][0], loss);
+    compare_group(&x, g, v, json_get(log, "losses"), "loss", name);
+    compare_group(&x, g, v, json_get(log, "metrics"), "metric", name);
+    compare_group(&x, g, v, json_get(log, "states"), "next", name);
+    StFile *expect = st_open(env_posix(), arena_fmt(a, "%s/expect.safetensors", x.dir), d);
+    cr_assert_not_null(expect);
+    for (uint32_t i = 0; i < n; i++) compare_value(&x, g, v, expect, want[i], json_get(dims, want[i]), name);
+}
+
+Test(lower, baseline_gqa) { in_arena("baseline_gqa", case_matches); }
+Test(lower, baseline_ntp) { in_arena("baseline_ntp", case_matches); }
+Test(lower, critic) { in_arena("critic", case_matches); }
+Test(lower, critic_pairwise) { in_arena("critic_pairwise", case_matches); }
+Test(lower, verifiable) { in_arena("verifiable", case_matches); }
+Test(lower, verifiable_ema) { in_arena("verifiable_ema", case_matches); }
+Test(lower, rho1) { in_arena("rho1", case_matches); }
+
+/* ---- the shipped files */
+
+static const char *const graph_files[] = {
+    "baseline", "critic", "critic_pairwise", "rho1", "verifiable", "verifiable_ema", "examples/entropy", "examples/focal", "examples/grpo",
+    "examples/parallel", "examples/qk", "examples/random_matched", "examples/shuffled",
+};
+static const char *const library[] = {"mtp", "rl", "stats", "heads", "llama", "llama_mtp"};
+static const char *const search[] = {WM_SOURCE_DIR "/graphs"};
+
+static LowerOptions small(void) {
+    return (LowerOptions){.phase = "train", .micro = 2, .batch = 2, .seq = 16, .path = search, .npath = 1, .assume_sizes = true};
+}
+
+static void shipped_lower(Arena *a, Diags *d, const char *phase) {
+    for (size_t i = 0; i < WM_LEN(graph_files); i++) {
+        LowerOptions o = small();
+        o.phase = phase;
+        GraphInfo info;
+        Graph *g = frontend_lower(a, arena_fmt(a, "%s/graphs/%s.wg", WM_SOURCE_DIR, graph_files[i]), &o, &info, d);
+        if (!g || d->n) show(d);
+        cr_assert_not_null(g, "%s", graph_files[i]);
+        cr_assert_eq(d->n, 0, "%s has messages", graph_files[i]);
+        cr_assert(graph_verify(g, false, d), "%s", graph_files[i]);
+        cr_assert_eq(g->nopt > 0, !strcmp(phase, "train"));
+    }
+}
+Test(lower, all_shipped_train) { in_arena("train", shipped_lower); }
+Test(lower, all_shipped_val) { in_arena("val", shipped_lower); }
+
+static void shipped_tests(Arena *a, Diags *d, const char *name) {
+    (void)name;
+    uint32_t passed = 0;
+    for (size_t i = 0; i < WM_LEN(graph_files) + WM_LEN(library); i++) {
+        bool lib = i >= WM_LEN(graph_files);
+        const char *file = lib ? library[i - WM_LEN(graph_files)] : graph_files[i];
+        LowerOptions o = small();
+        TestCount n;
+        bool ok = frontend_test(a, arena_fmt(a, "%s/graphs/%s%s.wg", WM_SOURCE_DIR, lib ? "lib/" : "", file), &o, &n, d);
+        if (!ok) show(d);
+        cr_assert(ok && n.failed == 0, "tests of %s", file);
+        passed += n.passed;
+    }
+    cr_assert_eq(passed, 11, "%u tests passed", passed);
+}
+Test(lower, in_file_tests) { in_arena("", shipped_tests); }
+
+static Graph *lower_text(Arena *a, Diags *d, const char *name, const char *text) {
+    const char *dir = WM_BINARY_DIR "/tests/flat", *file = arena_fmt(a, "%s/%s.wg", dir, name);
+    cr_assert(path_make_dirs(env_posix(), dir, d) && file_write_atomic(env_posix(), file, text, strlen(text), d));
+    LowerOptions o = small();
+    GraphInfo info;
+    return frontend_lower(a, file, &o, &info, d);
+}
+
+/* The flat text is a graph of its own, and the same graph. */
+static void expands(Arena *a, Diags *d, const char *unused) {
+    (void)unused;
+    for (size_t i = 0; i < WM_LEN(graph_files); i++) {
+        LowerOptions o = small();
+        GraphInfo info;
+        const char *file = arena_fmt(a, "%s/graphs/%s.wg", WM_SOURCE_DIR, graph_files[i]), *slash = strrchr(graph_files[i], '/');
+        Graph *g = frontend_lower(a, file, &o, &info, d);
+        Sbuf flat, x, y;
+        sb_init(&flat, a);
+        sb_init(&x, a);
+        sb_init(&y, a);
+        cr_assert(frontend_expand(a, file, &o, &flat, d));
+        cr_assert_null(strstr(flat.s, " extends "));
+        Graph *h = lower_text(a, d, slash ? slash + 1 : graph_files[i], flat.s);
+        if (!h) show(d);
+        cr_assert_not_null(h, "%s", flat.s);
+        for (uint32_t k = 0; k < g->nresult; k++) cr_assert_not_null(graph_find_result(h, g->result[k].kind, g->result[k].name), "%s: %s", file, g->result[k].name);
+        cr_assert_eq(g->nnode, h->nnode, "%s: %u nodes, flat %u", file, g->nnode, h->nnode);
+        cr_assert_eq(g->nresult, h->nresult);
+    }
+}
+Test(lower, expand_is_the_same_graph) { in_arena("", expands); }
