@@ -472,7 +472,7 @@ Graph *frontend_lower(Arena *a, const char *file, const LowerOptions *o, GraphIn
     state_results(cx);
     want_results(cx);
     train_finish(cx);
-    plan_check(cx);
+    hints_check(cx);
     lint_unused(cx);
     if (info) graph_info(cx, info);
     if (d->nerror > before) return NULL;

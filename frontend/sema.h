@@ -311,7 +311,7 @@ bool pattern_match(Cx *cx, const char *pattern, const char *name); /* names with
 /* ---- lower_graph.c, train.c */
 void train_rows(Cx *cx);                            /* opt rows by pattern, before any parameter is made */
 void train_finish(Cx *cx);                          /* optimizers, E052 */
-void plan_check(Cx *cx);
+void hints_check(Cx *cx);
 Val const_of(Cx *cx, const ConstValue *v);
 Val hyper_value(Cx *cx, Entry *e);
 void graph_info(Cx *cx, GraphInfo *info);

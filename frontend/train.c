@@ -230,7 +230,7 @@ static void check_hint(Cx *cx, const char *const *word, const Loc *loc, uint32_t
     if (near) diag_help(cx->d, g, "it is: %s %s %s %s", near->word[0], near->word[1] ? near->word[1] : "", near->word[2] ? near->word[2] : "", near->word[2] && near->word[3] ? near->word[3] : "");
 }
 
-void plan_check(Cx *cx) {
+void hints_check(Cx *cx) {
     for (uint32_t i = 0; i < cx->nmisc; i++) {
         const Stmt *st = cx->misc[i];
         if (st->kind == S_ADAPT) {
