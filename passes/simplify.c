@@ -16,6 +16,7 @@ typedef struct {
     bool drop_stop;
     Triples same;    /* (hash, try) -> node */
     Slicer slicer;
+    Type rows;       /* dims of the data: those of inputs of tokens and masks */
     uint32_t depth;
 } Simp;
 
@@ -184,11 +185,37 @@ static ValueId rule_transpose(Simp *s, const Expr *e) {
     Attr at[MAX_ATTR] = {at_dims(s->g, want.dim, k)};
     return emit_op(s, OP_expand, &x, 1, at);
 }
+/* One number per row of the data and coordinate of dim: cheap to compute again for one coordinate. */
+static bool row_sized(const Simp *s, const Type *t, DimId dim) {
+    for (uint32_t i = 0; i < t->ndim; i++)
+        if (!dim_is(t->dim[i], dim) && !type_has(&s->rows, t->dim[i])) return false;
+    return true;
+}
+/* Whatever came of it, in the order of dims that a select of `in` has. */
+static ValueId selected_order(Simp *s, ValueId v, ValueId in, DimId dim) {
+    Type t = ty(s, in), want = {0};
+    want.dt = ty(s, v).dt;
+    for (uint32_t i = 0; i < t.ndim; i++)
+        if (!dim_is(t.dim[i], dim)) want.dim[want.ndim++] = t.dim[i];
+    Attr at[MAX_ATTR] = {at_dims(s->g, want.dim, want.ndim)};
+    return same_dims(value_type(s->g, v), &want) ? v : emit_op(s, OP_transpose, &v, 1, at);
+}
+/* A weight of rows is cut by coordinate, so that what holds for one head alone is seen (one that always trains). */
 static ValueId rule_select(Simp *s, const Expr *e) {
     DimId dim = e->attr[0].u.dim;
     int64_t index = e->attr[1].u.i;
-    if (!slice_free(&s->slicer, e->in[0], dim)) return NOVALUE;
-    return slice(&s->slicer, e->in[0], dim, index);
+    if (slice_free(&s->slicer, e->in[0], dim)) return slice(&s->slicer, e->in[0], dim, index);
+    Node n = *def(s, e->in[0]);
+    if (op_info[n.op].kind != K_EW || n.op == OP_expand || n.nin > 3) return NOVALUE;
+    if (!row_sized(s, value_type(s->g, e->in[0]), dim)) return NOVALUE;
+    ValueId in[3];
+    for (uint32_t i = 0; i < n.nin; i++) {
+        in[i] = arg(s, &n, i);
+        if (type_has(value_type(s->g, in[i]), dim)) in[i] = emit_op(s, OP_select, &in[i], 1, e->attr);
+    }
+    Attr at[MAX_ATTR];
+    memcpy(at, n.attr, sizeof at);
+    return selected_order(s, emit_op(s, n.op, in, n.nin, at), e->in[0], dim);
 }
 static ValueId rule_stack(Simp *s, const Expr *e) { /* all coordinates of one value, side by side again */
     ValueId whole = NOVALUE;
@@ -353,9 +380,21 @@ static ValueId emit_slice(void *ctx, Op op, const ValueId *in, uint32_t nin, con
     return emit_op(ctx, op, in, nin, attr);
 }
 
+static Type row_dims(const Graph *g) {
+    Type rows = {0};
+    for (uint32_t i = 0; i < g->nnode; i++) {
+        const Type *t = &g->value[g->node[i].out0].ty;
+        if (g->node[i].op != OP_input || dtype_real(t->dt)) continue;
+        for (uint32_t k = 0; k < t->ndim && rows.ndim < MAX_DIMS; k++)
+            if (!type_has(&rows, t->dim[k])) rows.dim[rows.ndim++] = t->dim[k];
+    }
+    return rows;
+}
+
 Graph *simplify_graph(Arena *a, const Graph *g, bool drop_stop, Diags *d) {
     Simp s = {.r = rewrite_begin(a, g), .d = d, .drop_stop = drop_stop};
     s.g = s.r.to;
+    s.rows = row_dims(g);
     triples_init(&s.same, a);
     slicer_init(&s.slicer, s.g);
     s.slicer.make = emit_slice;

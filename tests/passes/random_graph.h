@@ -325,8 +325,8 @@ static inline ValueId rg_loss(RandomGraph *x) {
     if (!value_is(v)) return v;
     Type t = *rg_type(x, v);
     ValueId m = rg_mask(x, v), full, mf;
-    if (type_holds(&t, rg_type(x, x->present))) m = b_ew2(g, OP_and, m, x->present);
     full = b_ew2(g, OP_and, m, b_expand(g, b_const(g, DT_BOOL, 1), t.dim, t.ndim));
+    if (type_holds(&t, rg_type(x, x->present))) full = b_ew2(g, OP_and, full, x->present);
     mf = b_cast(g, full, DT_F32);
     uint32_t kind = rng_below(&x->r, 4);
     if (kind == 0 && !x->smooth) { /* weighted by something that follows from the forward, divided by its sum */
