@@ -220,7 +220,7 @@ static int64_t state_count(const PlanState *s) {
 static void log_step(Replay *r, Exec *e, Sbuf *o, int64_t step) {
     const Plan *p = &r->b->plan;
     sb_fmt(o, "%s\n {\"step\": %lld, \"loss\": ", step ? "," : "", (long long)step);
-    json_number(o, exec_number(e, 0, "total", "total"));
+    json_number(o, exec_number(e, 0, "total", "loss"));
     sb_str(o, ", \"grad_norm\": ");
     json_number(o, exec_number(e, 0, "grad_norm", "grad_norm"));
     log_group(r, e, o, "losses", "loss");
@@ -331,7 +331,7 @@ static bool same_outputs(Replay *r, const Plan *pa, Exec *x, const Plan *pb, Exe
         for (uint32_t k = 0; k < o->ndim; k++) n *= o->size[k];
         static const int bytes[] = {8, 4, 2, 4, 1};
         if (memcmp(u, v, (size_t)(n * bytes[o->dtype])) != 0)
-            return diag_fail(r->d, D003, NOLOC, "%s %s differs in bits when the reference is read under its Hugging Face names", o->kind, o->name);
+            return diag_fail(r->d, D003, NOLOC, "%s %s (%.17g against %.17g) differs in bits when the reference is read under its Hugging Face names", o->kind, o->name, get_real(o->dtype, u, 0), get_real(o->dtype, v, 0));
     }
     return true;
 }
