@@ -152,9 +152,14 @@ static bool halves_text(Cx *cx, const Stmt *st, const ParamDims *p, const char *
         const AstStored *alt = &st->stored[0].alt[k];
         if (!alt->halves) continue;
         bool ok = false;
-        for (uint32_t i = 0; i < p->n; i++) ok |= dim_is(cx, p->dim[i], alt->halves) && cx->g->dim[p->dim[i].i].size % 2 == 0;
+        const char *full = alt->halves; /* the graph's name of the dim: `hd.ref` */
+        for (uint32_t i = 0; i < p->n; i++) {
+            if (!dim_is(cx, p->dim[i], alt->halves) || cx->g->dim[p->dim[i].i].size % 2 != 0) continue;
+            full = cx->g->dim[p->dim[i].i].name;
+            ok = true;
+        }
         if (!ok) return sema_error(cx, E020, alt->loc, "`halves %s`: the parameter has no dim `%s` of even size", alt->halves, alt->halves), false;
-        sb_fmt(&b, "%s%s=%s", b.len ? "," : "", k ? "hf" : "meta", alt->halves);
+        sb_fmt(&b, "%s%s=%s", b.len ? "," : "", k ? "hf" : "meta", full);
     }
     *text = b.len ? b.s : NULL;
     return true;

@@ -61,21 +61,29 @@ static bool parse_axes(const PlanState *s, Stored *t) {
     return t->ndim == s->ndim;
 }
 
-/* The dim whose rotary pairs are split under `style`, as an index of PlanState.dim; -1: none. false: bad text. */
-static bool parse_halves(const PlanState *s, NameStyle style, int *dim) {
-    *dim = -1;
-    const char *text = s->halves ? s->halves : "";
-    if (!*text) return true;
-    const char *eq = strchr(text, '=');
+/* One `hf=hd` or `meta=hd`. */
+static bool parse_half(const PlanState *s, NameStyle style, const char *text, size_t len, int *dim) {
+    const char *eq = memchr(text, '=', len);
     if (!eq) return false;
     bool hf = name_is("hf", text, (size_t)(eq - text));
     if (!hf && !name_is("meta", text, (size_t)(eq - text))) return false;
     for (uint32_t i = 0; i < s->ndim; i++) {
-        if (strcmp(s->dim[i], eq + 1)) continue;
+        if (!name_is(s->dim[i], eq + 1, len - (size_t)(eq + 1 - text))) continue;
         if (hf == (style == NAMES_HF)) *dim = (int)i;
         return s->size[i] % 2 == 0;
     }
     return false;
+}
+
+/* The dim whose rotary pairs are split under `style`, as an index of PlanState.dim; -1: none. false: bad text. */
+static bool parse_halves(const PlanState *s, NameStyle style, int *dim) {
+    *dim = -1;
+    for (const char *text = s->halves ? s->halves : ""; *text;) {
+        size_t len = strcspn(text, ",");
+        if (!parse_half(s, style, text, len, dim)) return false;
+        text += len + (text[len] == ',');
+    }
+    return true;
 }
 
 bool state_axes_ok(const PlanState *s) {
