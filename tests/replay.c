@@ -220,7 +220,7 @@ static int64_t state_count(const PlanState *s) {
 static void log_step(Replay *r, Exec *e, Sbuf *o, int64_t step) {
     const Plan *p = &r->b->plan;
     sb_fmt(o, "%s\n {\"step\": %lld, \"loss\": ", step ? "," : "", (long long)step);
-    json_number(o, exec_number(e, 0, "total", "loss"));
+    json_number(o, exec_number(e, 0, "total", "total"));
     sb_str(o, ", \"grad_norm\": ");
     json_number(o, exec_number(e, 0, "grad_norm", "grad_norm"));
     log_group(r, e, o, "losses", "loss");

@@ -71,7 +71,7 @@ static double metric_value(Loop *l, const char *full) {
     if (!dot) return (double)NAN;
     int prog = strncmp(full, "val.", 4) == 0 ? l->program_val : l->program_train;
     if (prog < 0) return (double)NAN;
-    if (strcmp(dot + 1, "loss") == 0) return exec_number(l->e, prog, "total", "loss");
+    if (strcmp(dot + 1, "loss") == 0) return exec_number(l->e, prog, "total", "total");
     double v = exec_number(l->e, prog, "metric", dot + 1);
     return isnan(v) ? exec_number(l->e, prog, "loss", dot + 1) : v;
 }
@@ -162,7 +162,7 @@ static bool validate(Loop *l, int64_t done) {
     bool best = better(l, v);
     if (best) l->best = v, l->best_step = done;
     char line[160];
-    snprintf(line, sizeof line, "step %lld  val.loss %.4f%s", (long long)done, exec_number(l->e, l->program_val, "total", "loss"),
+    snprintf(line, sizeof line, "step %lld  val.loss %.4f%s", (long long)done, exec_number(l->e, l->program_val, "total", "total"),
              best ? "  (best so far)" : "");
     l->o->say(l->o->ctx, line, true);
     arena_close(a);
@@ -241,7 +241,7 @@ static bool one_step(Loop *l, int64_t done) {
     if (!fill(l, l->train, l->program_train, done / l->epoch_steps, first, &l->tokens)) return false;
     if (!exec_step(l->e, l->program_train, done, l->r->steps, l->d)) return false;
     double seconds = (double)(l->env->now_ns(l->env) - t0) * 1e-9;
-    l->r->last_loss = exec_number(l->e, l->program_train, "total", "loss");
+    l->r->last_loss = exec_number(l->e, l->program_train, "total", "total");
     l->loss_sum += l->r->last_loss;
     l->loss_n++;
     if (l->nseconds < 1 << 16) l->seconds[l->nseconds++] = seconds;
