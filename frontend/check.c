@@ -50,8 +50,23 @@ void sema_warn(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
     }
 }
 
+/* The source at loc if it is short and on one line, in quotes; else "this". */
+static const char *source_text(Cx *cx, Loc loc) {
+    for (uint32_t i = 0; i < cx->nfile; i++) {
+        const AstFile *f = cx->file[i];
+        if (strcmp(f->path, loc.file) || loc.len == 0 || loc.len > 32 || (size_t)loc.at + loc.len > f->len) continue;
+        if (memchr(f->text + loc.at, '\n', loc.len)) continue;
+        return arena_fmt(cx->a, "`%.*s`", (int)loc.len, f->text + loc.at);
+    }
+    return "this";
+}
+
 void sema_span(Cx *cx, Diag *g, const Val *v) {
-    if (v->loc.file) diag_span(cx->d, g, v->loc, "this is %s", val_text(cx, v));
+    if (!v->loc.file || cx->quiet > 0) return;
+    const char *text = arena_fmt(cx->a, "%s is %s", source_text(cx, v->loc), val_text(cx, v));
+    const Loc *at = &g->span[0].loc;
+    if (at->file == v->loc.file && at->at == v->loc.at && at->len == v->loc.len) diag_label(g, text);
+    else diag_span(cx->d, g, v->loc, "%s", text);
 }
 
 Val val_poison(void) { return (Val){.kind = VK_POISON}; }

@@ -471,8 +471,8 @@ Graph *frontend_lower(Arena *a, const char *file, const LowerOptions *o, GraphIn
     metric_results(cx);
     state_results(cx);
     want_results(cx);
-    train_finish(cx);
     hints_check(cx);
+    train_finish(cx);
     lint_unused(cx);
     if (info) graph_info(cx, info);
     if (d->nerror > before) return NULL;
