@@ -362,7 +362,7 @@ bool custom_shuffle(Emit *e, NodeId id) {
     kern_int(&k, "MICRO", micro);
     kern_int(&k, "INVERSE", attr_bool(k.g, k.n, "inverse"));
     kern_line(&k, "#define STREAM %uu", (unsigned)(uint32_t)attr_int(k.g, k.n, "stream"));
-    kern_line(&k, "#define WORD(a, b) ((U)(a) << 32 | (b))");
+    kern_line(&k, "#define WORD(a, b) ((U)(b) << 32 | (a))");
     Rows r = rows_but(&k, t, over);
     row_value(&k, &r, "x", x, over);
     row_value(&k, &r, "m", m, over);
