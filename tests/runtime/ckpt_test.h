@@ -126,6 +126,7 @@ typedef struct {
     int64_t calls, at, allocs, alloc_at;
     bool dead;
     int err;
+    char trace[1024]; /* o: new file, s: fsync, d: fsync of a folder, r: rename */
 } Fault;
 
 static inline bool hit(Env *e, int *err) {
@@ -135,6 +136,11 @@ static inline bool hit(Env *e, int *err) {
     if (bad) *err = f->err;
     return bad;
 }
+static inline void note(Env *e, char what) {
+    Fault *f = (Fault *)e;
+    size_t n = strlen(f->trace);
+    if (n + 1 < sizeof f->trace) f->trace[n] = what;
+}
 #define REAL(e) (((Fault *)(e))->real)
 static inline void *f_alloc(Env *e, size_t n) {
     Fault *f = (Fault *)e;
@@ -142,7 +148,7 @@ static inline void *f_alloc(Env *e, size_t n) {
 }
 static inline void f_free(Env *e, void *p) { REAL(e)->free(REAL(e), p); }
 static inline int f_open_read(Env *e, const char *p, int *r) { return hit(e, r) ? -1 : REAL(e)->open_read(REAL(e), p, r); }
-static inline int f_open_new(Env *e, const char *p, uint32_t m, int *r) { return hit(e, r) ? -1 : REAL(e)->open_new(REAL(e), p, m, r); }
+static inline int f_open_new(Env *e, const char *p, uint32_t m, int *r) { note(e, 'o'); return hit(e, r) ? -1 : REAL(e)->open_new(REAL(e), p, m, r); }
 static inline int f_open_append(Env *e, const char *p, uint32_t m, int *r) { return hit(e, r) ? -1 : REAL(e)->open_append(REAL(e), p, m, r); }
 static inline int64_t f_read(Env *e, int fd, void *p, size_t n, int *r) { return hit(e, r) ? -1 : REAL(e)->read(REAL(e), fd, p, n, r); }
 static inline int64_t f_pread(Env *e, int fd, void *p, size_t n, int64_t o, int *r) { return hit(e, r) ? -1 : REAL(e)->pread(REAL(e), fd, p, n, o, r); }
@@ -155,7 +161,7 @@ static inline int64_t f_write(Env *e, int fd, const void *p, size_t n, int *r) {
     if (!past && n > 1) REAL(e)->write(REAL(e), fd, p, n / 2, &ignored);
     return -1;
 }
-static inline int f_fsync(Env *e, int fd, int *r) { return hit(e, r) ? -1 : REAL(e)->fsync(REAL(e), fd, r); }
+static inline int f_fsync(Env *e, int fd, int *r) { note(e, 's'); return hit(e, r) ? -1 : REAL(e)->fsync(REAL(e), fd, r); }
 static inline int f_close(Env *e, int fd, int *r) {
     int ignored, done = REAL(e)->close(REAL(e), fd, &ignored);
     return hit(e, r) ? -1 : done;
@@ -163,11 +169,11 @@ static inline int f_close(Env *e, int fd, int *r) {
 static inline int f_fstat(Env *e, int fd, EnvStat *s, int *r) { return hit(e, r) ? -1 : REAL(e)->fstat(REAL(e), fd, s, r); }
 static inline int f_lstat(Env *e, const char *p, EnvStat *s, int *r) { return hit(e, r) ? -1 : REAL(e)->lstat(REAL(e), p, s, r); }
 static inline int f_stat(Env *e, const char *p, EnvStat *s, int *r) { return hit(e, r) ? -1 : REAL(e)->stat(REAL(e), p, s, r); }
-static inline int f_rename(Env *e, const char *a, const char *b, int *r) { return hit(e, r) ? -1 : REAL(e)->rename(REAL(e), a, b, r); }
+static inline int f_rename(Env *e, const char *a, const char *b, int *r) { note(e, 'r'); return hit(e, r) ? -1 : REAL(e)->rename(REAL(e), a, b, r); }
 static inline int f_unlink(Env *e, const char *p, int *r) { return hit(e, r) ? -1 : REAL(e)->unlink(REAL(e), p, r); }
 static inline int f_mkdir(Env *e, const char *p, uint32_t m, int *r) { return hit(e, r) ? -1 : REAL(e)->mkdir(REAL(e), p, m, r); }
 static inline int f_rmdir(Env *e, const char *p, int *r) { return hit(e, r) ? -1 : REAL(e)->rmdir(REAL(e), p, r); }
-static inline int f_fsync_dir(Env *e, const char *p, int *r) { return hit(e, r) ? -1 : REAL(e)->fsync_dir(REAL(e), p, r); }
+static inline int f_fsync_dir(Env *e, const char *p, int *r) { note(e, 'd'); return hit(e, r) ? -1 : REAL(e)->fsync_dir(REAL(e), p, r); }
 static inline int f_list(Env *e, const char *p, bool (*fn)(void *, const char *), void *c, int *r) {
     return hit(e, r) ? -1 : REAL(e)->list(REAL(e), p, fn, c, r);
 }

@@ -108,6 +108,7 @@ Test(names, recorded_pair_loads_to_the_same_numbers) {
     double sum = 0;
     for (int i = 0; i < 1024; i++) sum += fabs(((double *)x.mem[0])[i]);
     cr_assert(sum > 1, "the recorded numbers are not zero");
+    for (uint32_t i = 0; i < x.n; i++) free(x.mem[i]), free(y.mem[i]);
     st_close_set(&meta);
     st_close_set(&hf);
     arena_close(a);

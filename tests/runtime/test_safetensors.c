@@ -43,6 +43,7 @@ Test(safetensors, reads_what_is_right) {
     cr_assert(b && !strcmp(b->dtype, "F32") && b->ndim == 1 && b->shape[0] == 2 && st_read(s, b, x, 2, 6, f.d) && x[0] == 11 && x[5] == 16);
     cr_assert(!st_find(s, "c") && st_find(s, "e")->begin == st_find(s, "e")->end && st_find(s, "s")->ndim == 0);
     cr_assert(!st_read(s, b, x, 2, 7, f.d) && !st_read(s, b, x, -1, 2, f.d) && !st_read(s, b, x, INT64_MAX, INT64_MAX, f.d));
+    cr_assert(f.d->n == 3 && f.d->item[2]->code == I001, "refused before anything is read");
     st_close(s);
     end(&f);
 }
