@@ -51,7 +51,7 @@ struct Device {
     void (*download)(Device *, void *dst, const void *src, int64_t bytes);
     void (*zero)(Device *, void *dst, int64_t bytes);
     void (*copy)(Device *, void *dst, const void *src, int64_t bytes);
-    void (*launch)(Device *, KernelFnRt fn, void *const *args, uint32_t narg);
+    void (*launch)(Device *, KernelFnRt fn, void *const *args, int64_t bytes); /* bytes of all arguments together */
     void (*accum)(Device *, PlanDType dt, void *dst, const void *left, const void *right, int64_t count); /* dst = left + right */
     bool (*sync)(Device *, Diags *);
     void (*close)(Device *);

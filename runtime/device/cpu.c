@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { SHARE_BYTES = 1 << 16 }; /* below this, waking the other threads costs more than it gives */
+enum { SHARE_BYTES = 1 << 15 }; /* below this, waking the other threads costs more than it gives */
 
 typedef struct {
     Device dev; /* first: Device.self is this struct */
@@ -74,11 +74,7 @@ static void cpu_zero(Device *dev, void *dst, int64_t bytes) {
     void *args[2] = {dst, &s};
     share(dev->self, zero_part, args, bytes);
 }
-static void cpu_launch(Device *dev, KernelFnRt fn, void *const *args, uint32_t narg) {
-    (void)narg;
-    Cpu *c = dev->self;
-    pool_run(c->pool, fn, args);
-}
+static void cpu_launch(Device *dev, KernelFnRt fn, void *const *args, int64_t bytes) { share(dev->self, fn, args, bytes); }
 static void cpu_accum(Device *dev, PlanDType dt, void *dst, const void *left, const void *right, int64_t count) {
     Shape s = {dt, count};
     union { const void *in; void *out; } l = {left}, r = {right};

@@ -11,6 +11,8 @@ static void bind_args(Exec *e) {
     const Plan *p = e->plan;
     uint32_t nsection = 0, nmoving = 0;
     for (uint32_t i = 0; i < p->naddr; i++) e->arg[i] = at(e, p->addr[i], 0);
+    for (uint32_t i = 0; i < p->nkernel; i++)
+        for (uint32_t k = 0; k < p->kernel[i].narg; k++) e->kernel_bytes[i] += p->kernel[i].arg_bytes[k];
     for (uint32_t i = 0; i < p->nprogram; i++) {
         const PlanProgram *pr = &p->program[i];
         e->program[i].section = &e->section[nsection];
@@ -35,7 +37,8 @@ static bool take_memory(Exec *e, Diags *d) {
     e->moving = env->alloc(env, (p->naddr + (size_t)1) * sizeof *e->moving);
     e->section = env->alloc(env, (nsection + 1) * sizeof *e->section);
     e->program = env->alloc(env, (p->nprogram + (size_t)1) * sizeof *e->program);
-    if (!e->arg || !e->moving || !e->section || !e->program)
+    e->kernel_bytes = env->alloc(env, (p->nkernel + (size_t)1) * sizeof *e->kernel_bytes);
+    if (!e->arg || !e->kernel_bytes || !e->moving || !e->section || !e->program)
         return diag_fail(d, R006, NOLOC, "out of memory: the tables of the executor were refused");
     static const char *const what[NARENA] = {"states (parameters and moments)", "activations and gradients"};
     for (int i = 0; i < NARENA; i++) {
@@ -70,6 +73,7 @@ void exec_close(Exec *e) {
     e->env->free(e->env, e->program);
     e->env->free(e->env, e->section);
     e->env->free(e->env, e->moving);
+    e->env->free(e->env, e->kernel_bytes);
     e->env->free(e->env, e->arg);
     e->env->free(e->env, e);
 }

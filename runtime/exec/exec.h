@@ -15,6 +15,7 @@ struct Exec {
     Device *dev;
     uint64_t seed;
     char *base[NARENA];
+    int64_t *kernel_bytes;  /* of all arguments of a kernel together */
     void **arg;             /* one pointer for each Plan.addr; those of a moving argument are set before each micro-batch */
     ExecSection *section;   /* of all programs, in order */
     ExecMoving *moving;

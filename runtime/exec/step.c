@@ -66,7 +66,7 @@ static bool run_instr(Step *s, const PlanInstr *in) {
     void **arg = &e->arg[in->arg0];
     int64_t bytes = in->count * plan_dtype_bytes(in->dtype);
     switch (in->op) {
-    case I_LAUNCH: dev->launch(dev, e->kernel[in->kernel], arg, in->narg); return true;
+    case I_LAUNCH: dev->launch(dev, e->kernel[in->kernel], arg, e->kernel_bytes[in->kernel]); return true;
     case I_ACCUM: accumulate(s, in); return true;
     case I_COPY: dev->copy(dev, arg[0], arg[1], bytes); return true;
     case I_ZERO: dev->zero(dev, arg[0], bytes); return true;
