@@ -81,6 +81,13 @@ static bool push_bracket(Parser *p, int token, Loc loc) {
     return true;
 }
 
+void lex_record(Parser *p, int token, Loc loc) {
+    LexTokens *r = p->record;
+    if (!r) return;
+    GROW(p->a, r->item, r->n, r->cap);
+    r->item[r->n++] = (LexToken){token, loc};
+}
+
 /* Books a token and returns it, or 0 where the file cannot be read on. */
 int lex_token(Parser *p, int token, Loc loc) {
     if (p->last == NL || p->last == '{') {
@@ -88,6 +95,7 @@ int lex_token(Parser *p, int token, Loc loc) {
         p->first = loc;
         p->first_token = token;
     }
+    lex_record(p, token, loc);
     p->has_unclosed = false;
     p->ntoken++;
     p->end = lex_loc(p, loc.at - p->base.at + loc.len, 0);
@@ -120,6 +128,7 @@ bool lex_newline(Parser *p, uint32_t at, uint32_t len, Loc *loc) {
     p->line_at = at + len;
     if (p->last == NL) return false;
     if (!line_goes_on(p)) {
+        lex_record(p, NL, *loc);
         p->last = NL;
         return true;
     }
@@ -132,8 +141,8 @@ int lex_end(Parser *p, Loc *loc) {
     *loc = p->last == NL ? lex_loc(p, (uint32_t)p->len, 0) : p->end;
     p->at_end = true;
     if (p->last == NL) return 0;
-    p->last = NL;
-    return NL;
+    lex_record(p, NL, *loc);
+    return p->last = NL;
 }
 
 /* Whether the word begins a statement although the newline before it was no token. */
@@ -153,6 +162,7 @@ int lex_hidden_newline(Parser *p, Loc *loc) {
 
 /* Keeps the text of `##` lines that stand alone; a gap between them drops the earlier ones. */
 void lex_comment(Parser *p, uint32_t at, const char *s, uint32_t len) {
+    lex_record(p, COMMENT_TOKEN, lex_loc(p, at, len));
     if (len < 2 || s[1] != '#') return;
     uint32_t first = p->line_at;
     while (first < at && (p->text[first] == ' ' || p->text[first] == '\t')) first++;

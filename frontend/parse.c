@@ -209,12 +209,13 @@ static void parse(Parser *p) {
     wglex_destroy(scanner);
 }
 
-AstFile *wg_parse(Arena *a, const char *path, const char *text, size_t len, Diags *d) {
+AstFile *parse_file(Arena *a, const char *path, const char *text, size_t len, LexTokens *tokens, Diags *d) {
     Parser *p = NEW(a, Parser);
     p->a = a;
     p->d = d;
     p->text = text;
     p->len = len;
+    p->record = tokens;
     p->base = (Loc){.file = path, .line = 1, .col = 1};
     p->file = NEW(a, AstFile);
     p->file->path = path;
@@ -223,6 +224,10 @@ AstFile *wg_parse(Arena *a, const char *path, const char *text, size_t len, Diag
     parse(p);
     p->file->ok = p->nerror == 0;
     return p->file;
+}
+
+AstFile *wg_parse(Arena *a, const char *path, const char *text, size_t len, Diags *d) {
+    return parse_file(a, path, text, len, NULL, d);
 }
 
 Expr *wg_parse_expr(Arena *a, const char *text, size_t len, Loc where, Diags *d) {

@@ -23,6 +23,10 @@ typedef struct { Expr *lo, *hi; bool lo_open, hi_open, given; } Range;
 typedef struct { const char *text, *base; Loc loc, base_loc; bool is_module; } Header;
 typedef struct { Expr *lo, *hi; Names coords; } DimDef;
 
+enum { COMMENT_TOKEN = -1 };
+typedef struct { int token; Loc loc; } LexToken; /* NL tokens too; comments as COMMENT_TOKEN */
+typedef struct { LexToken *item; uint32_t n, cap; } LexTokens;
+
 typedef struct Parser {
     Arena *a;
     Diags *d;
@@ -47,6 +51,7 @@ typedef struct Parser {
     uint32_t doc_line;       /* of the last doc comment */
     Doc *doc;
     uint32_t ndoc, doc_cap;
+    LexTokens *record;       /* NULL: nobody wants them */
     /* for messages */
     uint32_t ntoken;         /* tokens of this statement so far */
     int first_token;
@@ -71,6 +76,8 @@ void lex_malformed(Parser *p, const char *s, uint32_t n, Loc loc);
 extern const char *const statement_words[]; /* keywords that begin a statement */
 extern const uint32_t nstatement_words;
 
+void lex_record(Parser *p, int token, Loc loc);
+
 /* parse_error.c */
 void parse_syntax_error(Parser *p, Loc loc, const char *const *expected, uint32_t n);
 void parse_too_deep(Parser *p, Loc loc);
@@ -79,7 +86,9 @@ void parse_best_mode(Parser *p, const char *mode, Loc loc);
 /* Adds an error and counts it; the file is then not ok. */
 Diag *parse_error(Parser *p, Code code, Loc loc, const char *fmt, ...) WM_PRINTF(4, 5);
 
-/* parse.c: nodes. */
+/* parse.c */
+/* wg_parse that also gives the tokens. */
+AstFile *parse_file(Arena *a, const char *path, const char *text, size_t len, LexTokens *tokens, Diags *d);
 Loc loc_join(const Loc *rhs, int n);             /* rhs[1] to rhs[n]; empty ones do not count */
 const char *doc_below(const Parser *p, uint32_t at); /* of the statement that begins there, or NULL */
 Stmt *stmt_new(Parser *p, StmtKind kind, Loc loc, const char *name, Loc name_loc);

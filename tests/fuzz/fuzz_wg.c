@@ -1,5 +1,5 @@
-/* `.wg` text from hostile bytes: the parser always returns a tree, every node lies inside the text, and what it has to say
- * can be rendered. The last byte chooses between a file and an expression. */
+/* `.wg` text from hostile bytes: the parser always returns a tree, every node lies inside the text, what it has to say
+ * can be rendered, and what parses can be formatted. The last byte chooses between a file and an expression. */
 #include "frontend/ast.h"
 
 #include <string.h>
@@ -34,6 +34,16 @@ static void check_stmts(const Job *j, const Stmts *s) {
     }
 }
 
+/* Whatever parses can be formatted, and formatting twice is formatting once. */
+static void check_format(Job *j) {
+    Sbuf once, twice;
+    sb_init(&once, j->a);
+    sb_init(&twice, j->a);
+    if (!wg_format(j->a, "fuzz.wg", j->text, j->size, &once, j->d)) __builtin_trap();
+    if (!wg_format(j->a, "fuzz.wg", once.s, once.len, &twice, j->d)) __builtin_trap();
+    if (once.len != twice.len || memcmp(once.s, twice.s, once.len) != 0) __builtin_trap();
+}
+
 static bool one(void *ctx, Guard *g) {
     Job *j = ctx;
     j->a = arena_open(env_posix(), g);
@@ -45,6 +55,7 @@ static bool one(void *ctx, Guard *g) {
         AstFile *f = wg_parse(j->a, "fuzz.wg", j->text, j->size, j->d);
         if (f->ok != (j->d->nerror == 0)) __builtin_trap();
         if (f->ok) check_stmts(j, &f->body);
+        if (f->ok && j->size < (1 << 16)) check_format(j);
     }
     Sbuf b;
     sb_init(&b, j->a);
