@@ -131,6 +131,20 @@ ValueId to_dims(Cx *cx, ValueId v, const DimId *d, uint32_t n) {
     return build(g, OP_transpose, &v, 1, &to, 1);
 }
 
+void lacks_dim(Cx *cx, Loc loc, const char *name, const Val *v) {
+    const Type *t = val_type(cx, v);
+    const char *cand[MAX_DIMS];
+    size_t n = 0;
+    for (int i = 0; i < t->ndim; i++)
+        if (t->dim[i].i != cx->g->micro.i) cand[n++] = cx->dim[t->dim[i].i].plain;
+    Diag *g = sema_error(cx, E020, loc, "the value has no dim `%s`", name);
+    sema_span(cx, g, v);
+    const char *near = text_nearest(name, cand, n);
+    if (!near) return;
+    diag_help(cx->d, g, "did you mean `%s`?", near);
+    diag_fix(cx->d, g, loc, false, "%s", near);
+}
+
 bool dim_names(Cx *cx, const Expr *e, const char **name, Loc *loc, uint32_t *n) {
     *n = 0;
     uint32_t count = e->kind == X_LIST ? e->list.n : 1;
@@ -311,8 +325,7 @@ static Val gather(Cx *cx, Val x, Val t, const Expr *ix) {
 static Val select_one(Cx *cx, const Scope *sc, Val x, const NamedExpr *s) {
     DimId d;
     if (!dim_in(cx, val_type(cx, &x), s->name, &d)) {
-        Diag *g = sema_error(cx, E020, s->loc, "the value has no dim `%s`", s->name);
-        sema_span(cx, g, &x);
+        lacks_dim(cx, s->loc, s->name, &x);
         return val_poison();
     }
     int64_t size = cx->g->dim[d.i].size, at = -1, c;
@@ -338,7 +351,11 @@ static Val select_one(Cx *cx, const Scope *sc, Val x, const NamedExpr *s) {
 
 Val index_eval(Cx *cx, const Scope *sc, const Expr *e) {
     Val x = lift_any(cx, eval(cx, sc, e->a));
-    if (x.kind == VK_POISON) return x;
+    if (x.kind == VK_POISON) { /* names in the indices are looked at all the same */
+        for (uint32_t i = 0; i < e->list.n; i++)
+            if (!e->list.item[i].name) eval(cx, sc, e->list.item[i].e);
+        return x;
+    }
     if (x.kind != VK_TENSOR) return val_error(cx, E022, e->a->loc, "%s cannot be indexed", val_text(cx, &x));
     const Expr *fill = NULL;
     for (uint32_t i = 0; i < e->list.n; i++)

@@ -227,7 +227,6 @@ bool arg_dim(const Call *c, int k, const Val *x, DimId *d) {
     if (!dim_names(c->cx, c->arg[k], name, loc, &n)) return false;
     if (n != 1) return sema_error(c->cx, E015, c->arg[k]->loc, "`%s` takes one dim here", c->b->name), false;
     if (dim_in(c->cx, val_type(c->cx, x), name[0], d)) return true;
-    Diag *g = sema_error(c->cx, E020, loc[0], "the value has no dim `%s`", name[0]);
-    sema_span(c->cx, g, x);
+    lacks_dim(c->cx, loc[0], name[0], x);
     return false;
 }

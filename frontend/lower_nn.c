@@ -10,8 +10,7 @@ static bool both_have(const Call *c, const char *name, Loc loc, const Val *a, co
     for (int i = 0; i < 2; i++) {
         const Val *v = i ? b : a;
         if (dim_in(cx, val_type(cx, v), name, d)) continue;
-        Diag *g = sema_error(cx, E020, loc, "the value has no dim `%s`", name);
-        sema_span(cx, g, v);
+        lacks_dim(cx, loc, name, v);
         return false;
     }
     return true;
@@ -85,8 +84,7 @@ static bool logits_arg(const Call *c, int k, Val *x, DimId *cls) {
     if (x->kind == VK_POISON) return false;
     if (x->kind != VK_TENSOR || x->t != LT_F32) return sema_error(cx, E026, x->loc, "`%s` takes logits, not %s", c->b->name, val_text(cx, x)), false;
     if (dim_in(cx, val_type(cx, x), "vocab", cls)) return true;
-    Diag *g = sema_error(cx, E020, x->loc, "the value has no dim `vocab`");
-    sema_span(cx, g, x);
+    lacks_dim(cx, x->loc, "vocab", x);
     return false;
 }
 

@@ -74,8 +74,7 @@ static bool red_over(const Call *c, Red *r) {
         if (!dim_names(cx, e, name, loc, &n)) return false;
         for (uint32_t i = 0; i < n; i++)
             if (!dim_in(cx, &all, name[i], &named[i])) {
-                Diag *g = sema_error(cx, E020, loc[i], "the value has no dim `%s`", name[i]);
-                sema_span(cx, g, &r->x);
+                lacks_dim(cx, loc[i], name[i], &r->x);
                 return false;
             }
     }

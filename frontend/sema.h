@@ -169,6 +169,7 @@ const Type *val_type(const Cx *cx, const Val *v); /* of a tensor */
 DimId dim_make(Cx *cx, const char *plain, const char *owner, int64_t size, int64_t base, const char *const *coord, Loc loc);
 bool dim_plain(const Cx *cx, const char *name, DimId *d);         /* the one of that plain name in the graph */
 bool dim_in(const Cx *cx, const Type *t, const char *name, DimId *d); /* the dim of the operand that has the name */
+void lacks_dim(Cx *cx, Loc loc, const char *name, const Val *v);   /* E020 */
 bool dim_is(const Cx *cx, DimId d, const char *plain);
 int dim_coord(const Cx *cx, DimId d, const char *name);           /* -1: no such coordinate */
 const char *coord_text(Cx *cx, DimId d, int64_t index);
