@@ -189,7 +189,7 @@ static void add_sums(EmitPlan *x, ValueId v) {
         const Node *n = &g->node[id.i];
         if (n->op != OP_micro_sum || !emit_has_memory(&x->e, (ValueId){n->out0})) continue;
         PlanAddr arg[3] = {emit_value(&x->e, (ValueId){n->out0}), emit_value(&x->e, v), {ARENA_WORK, n->ws_off, 0}};
-        PlanInstr *in = add_instr(x, I_ACCUM, arg, 3, id.i);
+        PlanInstr *in = add_instr(x, I_ACCUM, arg, micro_of(g) > 3 ? 3 : 2, id.i); /* deeper than the sum itself */
         in->dtype = plan_dtype(value_type(g, v)->dt);
         in->count = type_count(g, &g->value[n->out0].ty);
     }

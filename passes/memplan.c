@@ -204,9 +204,10 @@ static void live_value(const Memplan *m, ValueId v) {
     if (m->o->off_memplan) live(b, 0, last);
 }
 
+/* The stack of partial sums is floor(log2 G) deep; the sum itself is its lowest. */
 static int64_t level_bytes(const Memplan *m, const Node *n) {
     int64_t levels = 0;
-    while (m->micro >> (levels + 1)) levels++;
+    while (m->micro >> (levels + 2)) levels++;
     return levels * type_bytes(m->g, &m->g->value[n->out0].ty);
 }
 

@@ -54,12 +54,14 @@ static bool check_launch(const Check *c, const PlanProgram *r, const PlanInstr *
 static bool check_accum(const Check *c, const PlanProgram *r, const PlanInstr *in, int64_t times, int64_t bytes) {
     wm_size levels;
     const PlanAddr *at = &c->p->addr[in->arg0];
-    if (in->narg != 3) return bad(c, "accum takes three arguments", in->narg);
+    uint32_t extra = accum_extra(times);
     if (times < 2) return bad(c, "accum outside a section of micro-batches, or with one", times);
     if (in->dtype != PD_F64 && in->dtype != PD_F32) return bad(c, "accum sums f64 or f32", in->dtype);
-    if (!wm_mul((wm_size)bytes, accum_levels(times), &levels) || levels > INT64_MAX) return bad(c, "levels overflow", bytes);
-    if (at[0].stride || at[2].stride) return bad(c, "the sum of all micro-batches moves with them", at[0].off);
-    return inside(c, r, at[0], bytes, 1) && inside(c, r, at[1], bytes, times) && inside(c, r, at[2], (int64_t)levels, 1);
+    if (in->narg != (extra ? 3u : 2u)) return bad(c, "accum takes two arguments, or three with levels", in->narg);
+    if (!wm_mul((wm_size)bytes, extra, &levels) || levels > INT64_MAX) return bad(c, "levels overflow", bytes);
+    if (at[0].stride || (extra && at[2].stride)) return bad(c, "the sum of all micro-batches moves with them", at[0].off);
+    return inside(c, r, at[0], bytes, 1) && inside(c, r, at[1], bytes, times) &&
+           (!extra || inside(c, r, at[2], (int64_t)levels, 1));
 }
 
 static bool check_instr(const Check *c, const PlanProgram *r, const PlanInstr *in, int64_t times, bool *wrote) {

@@ -26,10 +26,10 @@ static inline int64_t plan_dtype_bytes(PlanDType t) {
     static const int64_t bytes[5] = {8, 4, 2, 4, 1};
     return bytes[t];
 }
-/* Number of levels below the sum itself: the binary counter of G leaves needs floor(log2 G) of them. */
-static inline uint32_t accum_levels(int64_t micro) {
+/* Partial sums beside the sum itself: the stack of G leaves is floor(log2 G) deep, the sum is its lowest. */
+static inline uint32_t accum_extra(int64_t micro) {
     uint32_t n = 0;
-    while (micro >> (n + 1)) n++;
+    while (micro >> (n + 2)) n++;
     return n;
 }
 

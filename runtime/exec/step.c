@@ -1,7 +1,7 @@
 /* step.c: one step: the instructions of a program, section by section; odd sections once for each micro-batch.
  *
- * The canonical sum (D8) is a binary counter: after micro-batch m the levels that are full are the bits of m + 1, and
- * level k holds a sum of 2^k leaves in order. At the end the full levels join from the lowest up, the higher one on the
+ * The canonical sum (D8) is a stack of partial sums, one for each bit of the number of leaves so far, the longest lowest.
+ * A leaf joins as many of them as a binary counter carries, the last leaf all of them, each time the longer one on the
  * left: exactly the tree that splits at the largest power of two below its length. */
 #include "runtime/exec/exec.h"
 
@@ -22,26 +22,19 @@ static void set_scalars(Step *s, const char *name, double v) {
 static void accumulate(Step *s, const PlanInstr *in) {
     Device *dev = s->e->dev;
     void **arg = &s->e->arg[in->arg0];
-    int64_t bytes = in->count * plan_dtype_bytes(in->dtype), micro = s->p->micro;
-    uint32_t top = accum_levels(micro), full = 0;
-    char *sum = arg[0], *level = arg[2];
+    int64_t bytes = in->count * plan_dtype_bytes(in->dtype);
+    uint32_t depth = (uint32_t)__builtin_popcountll((uint64_t)s->micro), joins = 0;
+    while (s->micro >> joins & 1) joins++;
+    if (s->micro + 1 == s->p->micro) joins = depth;
+    char *sum = arg[0], *above = in->narg > 2 ? arg[2] : NULL;
     const char *cur = arg[1];
-    while (s->micro >> full & 1) full++;
-    for (uint32_t k = 0; k < full; k++) { /* the last addition goes straight to the level that becomes full */
-        char *left = level + bytes * k, *to = k + 1 == top ? sum : level + bytes * (k + 1);
-        char *dst = k + 1 == full ? to : left;
-        dev->accum(dev, in->dtype, dst, left, cur, in->count);
-        cur = dst;
+    for (uint32_t k = 0; k < joins; k++) {
+        uint32_t top = depth - 1 - k;
+        char *left = top ? above + bytes * (top - 1) : sum;
+        dev->accum(dev, in->dtype, left, left, cur, in->count);
+        cur = left;
     }
-    if (!full) dev->copy(dev, level, cur, bytes);
-    if (s->micro + 1 != micro || (micro & (micro - 1)) == 0) return;
-    const char *right = NULL; /* G is no power of two: join what is left */
-    for (uint32_t k = 0; k <= top; k++) {
-        if (!(micro >> k & 1)) continue;
-        char *left = k == top ? sum : level + bytes * k;
-        if (right) dev->accum(dev, in->dtype, left, left, right, in->count);
-        right = left;
-    }
+    if (!joins) dev->copy(dev, depth ? above + bytes * (depth - 1) : sum, cur, bytes);
 }
 
 static bool check(Step *s, const PlanInstr *in) {

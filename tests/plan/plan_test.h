@@ -9,12 +9,6 @@
 
 enum { HAND_N = 5 };
 
-static inline int64_t hand_levels(int64_t micro) {
-    int64_t n = 0;
-    while (micro >> (n + 1)) n++;
-    return n;
-}
-
 static inline PlanInstr hand_instr(Plan *p, PlanOp op, const PlanAddr *at, uint32_t n) {
     PlanInstr in = {.op = op, .dtype = PD_F32, .count = HAND_N, .arg0 = p->naddr, .narg = n};
     for (uint32_t i = 0; i < n; i++) p->addr[p->naddr++] = at[i];
@@ -41,7 +35,7 @@ static inline Plan *hand_plan(Arena *a, int64_t micro) {
     *r = (PlanProgram){.name = "train", .micro = micro, .work_bytes = 4096, .ir = "no ir\n", .flops = 1.5};
     r->note = arena_copy(a, (const char *[]){"a note"}, sizeof(char *));
     r->nnote = 1;
-    PlanAddr x = {1, 512, 4 * HAND_N}, index = {1, 0, 0}, leaf = {1, 64, 0}, sum = {1, 128, 0}, levels = {1, 256, 0};
+    PlanAddr x = {1, 1024, 4 * HAND_N}, index = {1, 0, 0}, leaf = {1, 64, 0}, sum = {1, 128, 0}, levels = {1, 256, 0};
     PlanAddr state = {0, 0, 0};
     r->input = NEWN(a, PlanInput, 2);
     r->ninput = 2;
@@ -56,7 +50,7 @@ static inline Plan *hand_plan(Arena *a, int64_t micro) {
     r->section[1] = (PlanSection){true, 0, micro == 1 ? 1u : 2u};
     p->instr[p->ninstr++] = hand_instr(p, I_LAUNCH, (PlanAddr[]){x, index, leaf}, 3);
     p->instr[0].count = 0;
-    if (micro > 1) p->instr[p->ninstr++] = hand_instr(p, I_ACCUM, (PlanAddr[]){sum, leaf, levels}, 3);
+    if (micro > 1) p->instr[p->ninstr++] = hand_instr(p, I_ACCUM, (PlanAddr[]){sum, leaf, levels}, micro > 3 ? 3 : 2);
     r->section[2] = (PlanSection){false, p->ninstr, 2};
     p->instr[p->ninstr] = hand_instr(p, I_CHECK, &sum, 1);
     p->instr[p->ninstr].name = "the sum";

@@ -22,7 +22,7 @@ static void fill(Exec *e, int64_t micro) {
 
 static void sums(int threads) {
     KernelFnRt fn = hand_kernel;
-    for (int64_t micro = 1; micro <= 9; micro++) {
+    for (int64_t micro = 1; micro <= 17; micro++) {
         Env *env = env_posix();
         Diags *d = diags_open(env);
         Arena *a = arena_open(env, NULL);

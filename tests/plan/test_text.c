@@ -24,7 +24,7 @@ Test(text, print_parse_print) {
     Diags *d = diags_open(env_posix());
     Arena *a = arena_open(env_posix(), NULL);
     size_t n, m;
-    for (int64_t micro = 1; micro < 5; micro++) {
+    for (int64_t micro = 1; micro < 10; micro++) {
         Plan *p = hand_plan(a, micro);
         char *text = text_of(a, p, &n);
         Plan *q = read(a, text, n, d);
@@ -78,11 +78,11 @@ static void refused(const char *from, const char *to, const char *message) {
 
 Test(text, refusals) {
     refused("wplan 1", "wplan 2", "expected wplan 1");
-    refused("args=1+512@20,1+0,1+64", "args=1+4092@20,1+0,1+64", "behind its arena");
-    refused("args=1+512@20", "args=1+512@2000", "behind its arena");
-    refused("args=1+512@20", "args=1+512@9223372036854775807", "overflows");
-    refused("args=1+512@20,1+0,1+64", "args=1+512@20,1+0", "number of arguments");
-    refused("args=1+512@20", "args=7+512", "an arena, 0 or 1");
+    refused("args=1+1024@20,1+0,1+64", "args=1+4092@20,1+0,1+64", "behind its arena");
+    refused("args=1+1024@20", "args=1+1024@2000", "behind its arena");
+    refused("args=1+1024@20", "args=1+512@9223372036854775807", "overflows");
+    refused("args=1+1024@20,1+0,1+64", "args=1+1024@20,1+0", "number of arguments");
+    refused("args=1+1024@20", "args=7+512", "an arena, 0 or 1");
     refused("launch k0", "launch k1", "no such kernel");
     refused("bytes=20,8,20", "bytes=20,8,9000", "behind its arena");
     refused("writes=1", "writes=4", "writes more");
@@ -94,12 +94,13 @@ Test(text, sizes_and_states) {
     refused("type=f32[\"n\"=5] at=0+0", "type=f32[\"n\"=5,\"k\"=4611686018427387904] at=0+0", "size overflows");
     refused("micro=3", "micro=0", "number of micro-batches");
     refused("micro=3", "micro=1", "accum outside");
+    refused("micro=3", "micro=4", "or three with levels");
     refused("work=4096", "work=4097", "more than the work arena");
     refused("arena 1 work bytes=4096", "arena 1 work bytes=4000", "more than the work arena");
-    refused("count=5 args=1+128,1+64,1+256", "count=50000 args=1+128,1+64,1+256", "behind its arena");
+    refused("count=5 args=1+128,1+64", "count=50000 args=1+128,1+64", "behind its arena");
     refused("accum dtype=f32", "accum dtype=i32", "accum sums f64 or f32");
     refused("check dtype=f32 count=1 args=1+128", "check dtype=f32 count=1 args=1+4096", "behind its arena");
-    refused("launch k0 args=1+512@20,1+0,1+64", "launch k0 args=1+512@20,1+0,0+0", "written before the check");
+    refused("launch k0 args=1+1024@20,1+0,1+64", "launch k0 args=1+1024@20,1+0,0+0", "written before the check");
     refused("ir 6 {", "ir 7 {", "expected }");
     refused("end\n", "", "expected end");
     refused("end\n", "end\n\n", "the end of the file");
