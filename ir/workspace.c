@@ -141,6 +141,7 @@ void loss_shape(const Graph *g, const Node *n, LossShape *s) {
     s->nchunk = (s->rows + 128) / 256;
     if (s->nchunk < 1) s->nchunk = 1;
     s->chunk = round_up((s->rows + s->nchunk - 1) / s->nchunk, WS_ROWS);
+    if (s->chunk < WS_ROWS) s->chunk = WS_ROWS;
     s->nchunk = (s->rows + s->chunk - 1) / s->chunk;
     /* 16 elements beyond the panels: rows a power of two apart would share their cache sets */
     s->ldl = round_up(s->cls, WS_PANEL) + 16;

@@ -328,7 +328,7 @@ static void mat_dot(Kern *k, const MatLoops *s) {
     kern_line(k, ";\nlong i = 0;\nfor (; i + 16 <= %lldL; i += 16)\nfor (int u = 0; u < 16; u++)"
                  " s[u] += a[(i + u) * %lldL] * b[(i + u) * %lldL];",
               (long long)in.size, (long long)in.sx, (long long)in.sy);
-    kern_line(k, "for (int u = 0; i < %lldL; i++, u++) s[u] += a[i * %lldL] * b[i * %lldL];", (long long)in.size,
+    kern_line(k, "for (int u = 0; u < 16 && i < %lldL; i++, u++) s[u] += a[i * %lldL] * b[i * %lldL];", (long long)in.size,
               (long long)in.sx, (long long)in.sy);
     for (uint32_t i = 0; i < n; i++) kern_line(k, "}");
     kern_line(k, "T r = s[0];\nfor (int u = 1; u < 16; u++) r += s[u];\nreturn r;\n}");

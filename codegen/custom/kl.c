@@ -26,7 +26,7 @@ static T row_lse(const T *x) {
     long i = 0;
     for (; i + 16 <= V; i += 16)
         for (int u = 0; u < 16; u++) s[u] += EXP(x[i + u] - m);
-    for (int u = 0; i < V; i++, u++) s[u] += EXP(x[i] - m);
+    for (int u = 0; u < 16 && i < V; i++, u++) s[u] += EXP(x[i] - m);
     return m + LOG(lanes(s));
 }
 static T row_kl(const T *x, T z, const T *y, T w) {
@@ -37,7 +37,7 @@ static T row_kl(const T *x, T z, const T *y, T w) {
             T a = x[i + u] - z;
             s[u] += EXP(a) * (a - (y[i + u] - w));
         }
-    for (int u = 0; i < V; i++, u++) {
+    for (int u = 0; u < 16 && i < V; i++, u++) {
         T a = x[i] - z;
         s[u] += EXP(a) * (a - (y[i] - w));
     }

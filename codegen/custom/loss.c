@@ -266,7 +266,7 @@ static inline T row_max(const T *x) {
     long i = 0;
     for (; i + 16 <= V; i += 16)
         for (int u = 0; u < 16; u++) m[u] = x[i + u] > m[u] ? x[i + u] : m[u];
-    for (int u = 0; i < V; i++, u++) m[u] = x[i] > m[u] ? x[i] : m[u];
+    for (int u = 0; u < 16 && i < V; i++, u++) m[u] = x[i] > m[u] ? x[i] : m[u];
     T r = m[0];
     for (int u = 1; u < 16; u++) r = m[u] > r ? m[u] : r;
     return r;
@@ -293,7 +293,7 @@ static inline T row_sums(T *x, T m, T *second) {
             if (ENTROPY) q[u] += w * z;
             if (STORE) x[i + u] = w;
         }
-    for (int u = 0; i < V; i++, u++) {
+    for (int u = 0; u < 16 && i < V; i++, u++) {
         T z = x[i] - m;
         T w = EXP(z);
         s[u] += w;
