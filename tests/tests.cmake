@@ -38,3 +38,11 @@ if(EXISTS ${CMAKE_SOURCE_DIR}/cli/main.c)
   target_compile_definitions(replay PRIVATE WM_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   target_link_libraries(replay wm_cli)
 endif()
+
+if(TARGET wmtpc)
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  add_test(NAME docs/tutorial COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/docs.py ${CMAKE_SOURCE_DIR}/docs/tutorial.md
+           ${CMAKE_SOURCE_DIR} $<TARGET_FILE:wmtpc>)
+  file(GLOB wg_sources RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/graphs/*.wg ${CMAKE_SOURCE_DIR}/graphs/lib/*.wg)
+  add_test(NAME graphs/tests COMMAND wmtpc test ${wg_sources} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+endif()
