@@ -1,7 +1,7 @@
 /* check.c: messages of the semantic half, and what a value is in words.
  *
- * A message inside a `def` or block says how one came there: each call on the stack adds a span. While cx->quiet is
- * above 0 a message goes to a scratch Diag: that is how sizes are tried that nobody may need. */
+ * A message inside a `def` or block says how one came there: each call on the stack adds a span. While
+ * cx->quiet is above 0 a message goes to a scratch Diag: that is how sizes are tried that nobody may need. */
 #include "frontend/sema.h"
 
 #include <math.h>
@@ -24,9 +24,12 @@ Diag *sema_error(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
 }
 
 static bool warning_off(const Cx *cx, Code code) {
-    static const struct { Code code; const char *name; } names[] = {
-        {W060, "W060"}, {W062, "W062"}, {W063, "W063"}, {W064, "W064"}, {W065, "W065"}, {W067, "W067"},
-        {W069, "W069"}, {W202, "W202"},
+    static const struct {
+        Code code;
+        const char *name;
+    } names[] = {
+        {W060, "W060"}, {W062, "W062"}, {W063, "W063"}, {W064, "W064"},
+        {W065, "W065"}, {W067, "W067"}, {W069, "W069"}, {W202, "W202"},
     };
     for (size_t i = 0; i < WM_LEN(names); i++)
         for (uint32_t k = 0; names[i].code == code && k < cx->o->nno_warn; k++)
@@ -54,7 +57,8 @@ void sema_warn(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
 static const char *source_text(Cx *cx, Loc loc) {
     for (uint32_t i = 0; i < cx->nfile; i++) {
         const AstFile *f = cx->file[i];
-        if (strcmp(f->path, loc.file) || loc.len == 0 || loc.len > 32 || (size_t)loc.at + loc.len > f->len) continue;
+        if (strcmp(f->path, loc.file) || loc.len == 0 || loc.len > 32 || (size_t)loc.at + loc.len > f->len)
+            continue;
         if (memchr(f->text + loc.at, '\n', loc.len)) continue;
         return arena_fmt(cx->a, "`%.*s`", (int)loc.len, f->text + loc.at);
     }
@@ -65,11 +69,15 @@ void sema_span(Cx *cx, Diag *g, const Val *v) {
     if (!v->loc.file || cx->quiet > 0) return;
     const char *text = arena_fmt(cx->a, "%s is %s", source_text(cx, v->loc), val_text(cx, v));
     const Loc *at = &g->span[0].loc;
-    if (at->file == v->loc.file && at->at == v->loc.at && at->len == v->loc.len) diag_label(g, text);
-    else diag_span(cx->d, g, v->loc, "%s", text);
+    if (at->file == v->loc.file && at->at == v->loc.at && at->len == v->loc.len)
+        diag_label(g, text);
+    else
+        diag_span(cx->d, g, v->loc, "%s", text);
 }
 
-Val val_poison(void) { return (Val){.kind = VK_POISON}; }
+Val val_poison(void) {
+    return (Val){.kind = VK_POISON};
+}
 
 Val val_error(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
     va_list ap;
@@ -80,16 +88,32 @@ Val val_error(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
     return val_poison();
 }
 
-Val val_num(double v, bool is_int) { return (Val){.kind = VK_CONST, .t = is_int ? LT_INT : LT_F32, .num = v}; }
-Val val_bool(bool b) { return (Val){.kind = VK_CONST, .t = LT_BOOL, .num = b ? 1 : 0}; }
-Val val_str(const char *s) { return (Val){.kind = VK_CONST, .t = LT_STR, .str = s}; }
-Val val_token(double v) { return (Val){.kind = VK_CONST, .t = LT_TOKEN, .num = v}; }
-Val val_scope(const char *s) { return (Val){.kind = VK_CONST, .t = LT_SCOPE, .str = s}; }
-Val val_tensor(ValueId v, LType t, bool grad) { return (Val){.kind = VK_TENSOR, .t = t, .v = v, .grad = grad}; }
+Val val_num(double v, bool is_int) {
+    return (Val){.kind = VK_CONST, .t = is_int ? LT_INT : LT_F32, .num = v};
+}
+Val val_bool(bool b) {
+    return (Val){.kind = VK_CONST, .t = LT_BOOL, .num = b ? 1 : 0};
+}
+Val val_str(const char *s) {
+    return (Val){.kind = VK_CONST, .t = LT_STR, .str = s};
+}
+Val val_token(double v) {
+    return (Val){.kind = VK_CONST, .t = LT_TOKEN, .num = v};
+}
+Val val_scope(const char *s) {
+    return (Val){.kind = VK_CONST, .t = LT_SCOPE, .str = s};
+}
+Val val_tensor(ValueId v, LType t, bool grad) {
+    return (Val){.kind = VK_TENSOR, .t = t, .v = v, .grad = grad};
+}
 
-const Type *val_type(const Cx *cx, const Val *v) { return value_type(cx->g, v->v); }
+const Type *val_type(const Cx *cx, const Val *v) {
+    return value_type(cx->g, v->v);
+}
 
-static bool is_micro(const Cx *cx, DimId d) { return d.i == cx->g->micro.i; }
+static bool is_micro(const Cx *cx, DimId d) {
+    return d.i == cx->g->micro.i;
+}
 
 const char *dims_text(Cx *cx, const Type *t) {
     Sbuf b;
@@ -111,11 +135,16 @@ static const char *const_text(Cx *cx, const Val *v) {
     Sbuf b;
     sb_init(&b, cx->a);
     switch (v->t) {
-    case LT_BOOL: return v->num != 0 ? "`true`" : "`false`";
-    case LT_STR: return arena_fmt(cx->a, "the string \"%s\"", v->str);
-    case LT_SCOPE: return arena_fmt(cx->a, "the scope `%s`", v->str);
-    case LT_TOKEN: return "`ignore`";
-    default: break;
+    case LT_BOOL:
+        return v->num != 0 ? "`true`" : "`false`";
+    case LT_STR:
+        return arena_fmt(cx->a, "the string \"%s\"", v->str);
+    case LT_SCOPE:
+        return arena_fmt(cx->a, "the scope `%s`", v->str);
+    case LT_TOKEN:
+        return "`ignore`";
+    default:
+        break;
     }
     sb_str(&b, "the number ");
     sb_double(&b, v->num);
@@ -124,20 +153,31 @@ static const char *const_text(Cx *cx, const Val *v) {
 
 const char *val_text(Cx *cx, const Val *v) {
     static const char *const words[] = {
-        [VK_POISON] = "a value with an error", [VK_LIST] = "a list", [VK_AFFINE] = "a function of `carry`",
-        [VK_OPTIM] = "an optimizer", [VK_INIT] = "an initial distribution", [VK_MODEL] = "a model",
-        [VK_METHOD] = "a function of a model", [VK_KIND] = "a kind of model", [VK_BLOCK] = "a block",
-        [VK_STACK] = "a stack of blocks", [VK_EACH] = "a stack of blocks", [VK_DEF] = "a function",
+        [VK_POISON] = "a value with an error",
+        [VK_LIST] = "a list",
+        [VK_AFFINE] = "a function of `carry`",
+        [VK_OPTIM] = "an optimizer",
+        [VK_INIT] = "an initial distribution",
+        [VK_MODEL] = "a model",
+        [VK_METHOD] = "a function of a model",
+        [VK_KIND] = "a kind of model",
+        [VK_BLOCK] = "a block",
+        [VK_STACK] = "a stack of blocks",
+        [VK_EACH] = "a stack of blocks",
+        [VK_DEF] = "a function",
     };
     if (v->kind == VK_CONST) return const_text(cx, v);
     if (v->kind == VK_DIM) return arena_fmt(cx->a, "int[%s]", cx->g->dim[v->dim.i].name);
     if (v->kind != VK_TENSOR) return words[v->kind];
     const Type *t = val_type(cx, v);
     const char *dims = dims_text(cx, t);
-    return arena_fmt(cx->a, "%s%s%s", ltype_name[v->t], strcmp(dims, "[]") ? dims : "", v->t == LT_F32 && is_logits(cx, v) ? ", logits" : "");
+    return arena_fmt(cx->a, "%s%s%s", ltype_name[v->t], strcmp(dims, "[]") ? dims : "",
+                     v->t == LT_F32 && is_logits(cx, v) ? ", logits" : "");
 }
 
-bool val_is_number(const Val *v) { return v->kind == VK_CONST && v->t <= LT_BOOL; }
+bool val_is_number(const Val *v) {
+    return v->kind == VK_CONST && v->t <= LT_BOOL;
+}
 
 bool val_whole(const Val *v, int64_t *n) {
     if (v->kind != VK_CONST || (v->t != LT_INT && v->t != LT_F32)) return false;
@@ -148,7 +188,8 @@ bool val_whole(const Val *v, int64_t *n) {
 
 /* ---- names */
 
-static const char *const constants[] = {"ignore", "inf", "phase", "step", "ranks", "micro", "carry", "batch", "seq"};
+static const char *const constants[] = {"ignore", "inf",   "phase", "step", "ranks",
+                                        "micro",  "carry", "batch", "seq"};
 
 bool name_reserved(const char *name) {
     for (size_t i = 0; i < WM_LEN(constants); i++)
@@ -163,7 +204,10 @@ bool check_name(Cx *cx, const char *name, Loc loc) {
     return false;
 }
 
-typedef struct { const char *name[512]; uint32_t n; } Names512;
+typedef struct {
+    const char *name[512];
+    uint32_t n;
+} Names512;
 static void offer(Names512 *c, const char *name) {
     if (c->n < WM_LEN(c->name)) c->name[c->n++] = name;
 }
@@ -207,7 +251,8 @@ Val lift_any(Cx *cx, Val v) {
         return r;
     }
     Type ty = type_make(DT_F32, &v.dim, 1);
-    Val r = val_tensor(build_leaf(cx->g, OP_iota, ty, (Attr[]){at_dim(v.dim), at_int(info->base)}, 2), LT_INT, false);
+    Val r = val_tensor(build_leaf(cx->g, OP_iota, ty, (Attr[]){at_dim(v.dim), at_int(info->base)}, 2), LT_INT,
+                       false);
     r.loc = v.loc;
     return r;
 }
@@ -215,8 +260,11 @@ Val lift_any(Cx *cx, Val v) {
 Val lift(Cx *cx, Val v) {
     v = lift_any(cx, v);
     if (!is_logits(cx, &v)) return v;
-    Diag *g = sema_error(cx, E033, v.loc, "logits are never stored whole: only cross_entropy, entropy, kl and argmax take them");
+    Diag *g =
+        sema_error(cx, E033, v.loc,
+                   "logits are never stored whole: only cross_entropy, entropy, kl and argmax take them");
     sema_span(cx, g, &v);
-    diag_help(cx->d, g, "use cross_entropy(logits, token), entropy(logits), kl(p, q) or argmax(logits, over=vocab)");
+    diag_help(cx->d, g,
+              "use cross_entropy(logits, token), entropy(logits), kl(p, q) or argmax(logits, over=vocab)");
     return val_poison();
 }

@@ -1,8 +1,8 @@
 /* dims.c: dims by name and coordinates, how operands align, and index arithmetic.
  *
- * A dim of the language is its plain name with its coordinates. The graph's own dim, else the first model that has one,
- * takes the plain name in the IR; another model's with other coordinates is `hidden.ref`. Equal name and equal
- * coordinates are the same DimId, so alignment in the IR needs nothing but ids. */
+ * A dim of the language is its plain name with its coordinates. The graph's own dim, else the first model
+ * that has one, takes the plain name in the IR; another model's with other coordinates is `hidden.ref`. Equal
+ * name and equal coordinates are the same DimId, so alignment in the IR needs nothing but ids. */
 #include "frontend/sema.h"
 
 #include <string.h>
@@ -24,15 +24,18 @@ bool dim_plain(const Cx *cx, const char *name, DimId *d) {
     return graph_find_dim(cx->g, name, d) && dim_is(cx, *d, name);
 }
 
-DimId dim_make(Cx *cx, const char *plain, const char *owner, int64_t size, int64_t base, const char *const *coord, Loc loc) {
+DimId dim_make(Cx *cx, const char *plain, const char *owner, int64_t size, int64_t base,
+               const char *const *coord, Loc loc) {
     for (uint32_t i = 0; i < cx->g->ndim; i++)
-        if (dim_is(cx, (DimId){i}, plain) && same_coords(cx, (DimId){i}, size, base, coord)) return (DimId){i};
+        if (dim_is(cx, (DimId){i}, plain) && same_coords(cx, (DimId){i}, size, base, coord))
+            return (DimId){i};
     DimId old;
     const char *name = plain;
     if (dim_plain(cx, plain, &old)) {
         name = arena_fmt(cx->a, "%s.%s", plain, owner ? owner : "other");
         /* one model, two sizes of one dim: only a value from outside can bring that about */
-        for (int k = 2; graph_find_dim(cx->g, name, &old); k++) name = arena_fmt(cx->a, "%s.%s.%d", plain, owner ? owner : "other", k);
+        for (int k = 2; graph_find_dim(cx->g, name, &old); k++)
+            name = arena_fmt(cx->a, "%s.%s.%d", plain, owner ? owner : "other", k);
     }
     DimId d = graph_dim(cx->g, name, size);
     GROW(cx->a, cx->dim, d.i, cx->dim_cap);
@@ -92,7 +95,8 @@ bool dims_agree(Cx *cx, Loc op, const Val *a, const Val *b) {
         for (int k = 0; k < y.ndim; k++) {
             DimId p = x.dim[i], q = y.dim[k];
             if (p.i == q.i || strcmp(cx->dim[p.i].plain, cx->dim[q.i].plain)) continue;
-            Diag *g = sema_error(cx, E024, op, "two sizes for one dim: %s, %s", dim_source(cx, p), dim_source(cx, q));
+            Diag *g = sema_error(cx, E024, op, "two sizes for one dim: %s, %s", dim_source(cx, p),
+                                 dim_source(cx, q));
             sema_span(cx, g, a);
             sema_span(cx, g, b);
             return false;
@@ -104,12 +108,15 @@ bool visible_join(Cx *cx, Loc op, const Val *a, const Val *b) {
     if (!dims_agree(cx, op, a, b)) return false;
     Type x = type_of(cx, a), y = type_of(cx, b);
     if (visible_holds(cx, &x, &y) || visible_holds(cx, &y, &x)) return true;
-    Diag *g = sema_error(cx, E021, op, "the dims %s and %s: neither holds the other", dims_text(cx, &x), dims_text(cx, &y));
+    Diag *g = sema_error(cx, E021, op, "the dims %s and %s: neither holds the other", dims_text(cx, &x),
+                         dims_text(cx, &y));
     sema_span(cx, g, a);
     sema_span(cx, g, b);
     for (int i = 0; i < y.ndim; i++)
         if (!type_has(&x, y.dim[i]) && y.dim[i].i != cx->g->micro.i) {
-            diag_help(cx->d, g, "if the larger product is meant, write expand(.., %s) around the left operand", cx->g->dim[y.dim[i].i].name);
+            diag_help(cx->d, g,
+                      "if the larger product is meant, write expand(.., %s) around the left operand",
+                      cx->g->dim[y.dim[i].i].name);
             break;
         }
     return false;
@@ -150,7 +157,8 @@ bool dim_names(Cx *cx, const Expr *e, const char **name, Loc *loc, uint32_t *n) 
     uint32_t count = e->kind == X_LIST ? e->list.n : 1;
     for (uint32_t i = 0; i < count; i++) {
         const Expr *x = e->kind == X_LIST ? e->list.item[i].e : e;
-        bool dim = x->kind == X_NAME || (x->kind == X_DOT && x->a->kind == X_NAME); /* ref.vocab: by its plain name too */
+        bool dim = x->kind == X_NAME ||
+                   (x->kind == X_DOT && x->a->kind == X_NAME); /* ref.vocab: by its plain name too */
         if (!dim) {
             sema_error(cx, E015, x->loc, "a dim is written as its name, several as [a, b]");
             return false;
@@ -171,16 +179,20 @@ static bool lookup_in_graph(Cx *cx, const char *name, Loc loc, DimId *d, bool *f
     if (dim_plain(cx, name, d)) return *found = true;
     Entry *e = entry_find(cx, name);
     bool builtin = !strcmp(name, "seq") || !strcmp(name, "batch");
-    if (!builtin && (!e || (e->kind != S_DIM && !(e->kind == S_IMPORT && e->st->kind == S_DIM)))) return *found = false;
+    if (!builtin && (!e || (e->kind != S_DIM && !(e->kind == S_IMPORT && e->st->kind == S_DIM))))
+        return *found = false;
     *found = true;
     if (e) e->used = true;
     if (e && e->at == READY) return false; /* its own statement said why it has no size */
     Diag *g = sema_error(cx, E064, loc, "nothing gives the dim `%s` a size", name);
-    diag_help(cx->d, g, cx->testing ? "a tensor(.., [dims]) of the test gives its dims their sizes" : "a dim of a model has a size when the graph has a model with that dim");
+    diag_help(cx->d, g,
+              cx->testing ? "a tensor(.., [dims]) of the test gives its dims their sizes"
+                          : "a dim of a model has a size when the graph has a model with that dim");
     return false;
 }
 
-/* Looks from the module of the scope outwards. true: *d is the dim. false with *found: a message was given. */
+/* Looks from the module of the scope outwards. true: *d is the dim. false with *found: a message was given.
+ */
 bool dim_lookup(Cx *cx, const Scope *sc, const char *name, Loc loc, DimId *d, bool *found) {
     *found = false;
     for (const Scope *s = sc; s; s = s->caller) {
@@ -200,7 +212,12 @@ bool dim_lookup(Cx *cx, const Scope *sc, const char *name, Loc loc, DimId *d, bo
 
 /* ---- index arithmetic (section 7): a sum of dims and ints */
 
-typedef struct { DimId dim[MAX_DIMS]; int64_t factor[MAX_DIMS]; uint32_t n; int64_t k; } Affine;
+typedef struct {
+    DimId dim[MAX_DIMS];
+    int64_t factor[MAX_DIMS];
+    uint32_t n;
+    int64_t k;
+} Affine;
 
 static bool affine_error(Cx *cx, const Expr *e) {
     sema_error(cx, E022, e->loc, "an index is a sum of dims and whole numbers, as in x[seq + head - 1]");
@@ -245,17 +262,23 @@ static bool affine(Cx *cx, const Scope *sc, const Expr *e, Affine *r) {
     return val_whole(&v, &r->k) || affine_error(cx, e);
 }
 
-static double fill_default(LType t) { return t == LT_TOKEN ? IGNORE_TOKEN : 0; }
+static double fill_default(LType t) {
+    return t == LT_TOKEN ? IGNORE_TOKEN : 0;
+}
 
 static bool fill_value(Cx *cx, const Scope *sc, const Expr *fill, LType t, double *v) {
     *v = fill_default(t);
     if (!fill) return true;
     Val f = eval(cx, sc, fill);
     if (f.kind == VK_POISON) return false;
-    bool ok = f.kind == VK_CONST && (t == LT_TOKEN ? f.t == LT_TOKEN || f.t == LT_INT : t == LT_BOOL ? f.t == LT_BOOL : f.t <= LT_BOOL);
+    bool ok = f.kind == VK_CONST && (t == LT_TOKEN  ? f.t == LT_TOKEN || f.t == LT_INT
+                                     : t == LT_BOOL ? f.t == LT_BOOL
+                                                    : f.t <= LT_BOOL);
     if (!ok) {
         sema_error(cx, E015, fill->loc, "fill= is a constant like the value: %s",
-                   t == LT_TOKEN ? "a token or `ignore`" : t == LT_BOOL ? "true or false" : "a number");
+                   t == LT_TOKEN  ? "a token or `ignore`"
+                   : t == LT_BOOL ? "true or false"
+                                  : "a number");
         return false;
     }
     *v = f.num;
@@ -282,9 +305,12 @@ static Val shift(Cx *cx, const Scope *sc, Val x, const Expr *ix, const Expr *fil
     uint32_t n = 0;
     for (uint32_t i = 0; i < a.n; i++) {
         if (i == main_at || a.factor[i] == 0) continue;
-        if (cx->dim[a.dim[i].i].coord) return val_error(cx, E022, ix->loc, "the coordinates of `%s` are names", cx->dim[a.dim[i].i].plain);
+        if (cx->dim[a.dim[i].i].coord)
+            return val_error(cx, E022, ix->loc, "the coordinates of `%s` are names",
+                             cx->dim[a.dim[i].i].plain);
         if (a.factor[i] > 4096 || a.factor[i] < -4096) return affine_error(cx, ix), val_poison();
-        if (t->ndim + n >= MAX_DIMS) return val_error(cx, E022, ix->loc, "a value has at most %d dims", MAX_DIMS);
+        if (t->ndim + n >= MAX_DIMS)
+            return val_error(cx, E022, ix->loc, "a value has at most %d dims", MAX_DIMS);
         add[n] = a.dim[i];
         factor[n++] = a.factor[i];
         a.k += a.factor[i] * cx->dim[a.dim[i].i].base;
@@ -294,7 +320,8 @@ static Val shift(Cx *cx, const Scope *sc, Val x, const Expr *ix, const Expr *fil
     if (!fill_value(cx, sc, fill, x.t, &fv)) return val_poison();
     if (n == 0 && a.k == 0) return x;
     Graph *g = cx->g;
-    Attr attr[] = {at_dim(a.dim[main_at]), at_int(a.k), n ? at_dims(g, add, n) : at_none(), n ? at_ints(g, factor, n) : at_none(), at_float(fv)};
+    Attr attr[] = {at_dim(a.dim[main_at]), at_int(a.k), n ? at_dims(g, add, n) : at_none(),
+                   n ? at_ints(g, factor, n) : at_none(), at_float(fv)};
     Val r = x;
     r.v = build(g, OP_shift, &x.v, 1, attr, 5);
     return r;
@@ -304,17 +331,21 @@ static Val gather(Cx *cx, Val x, Val t, const Expr *ix) {
     DimId cls;
     const Type *tx = val_type(cx, &x), *tt = val_type(cx, &t);
     if (!dim_in(cx, tx, "vocab", &cls)) {
-        Diag *g = sema_error(cx, E022, ix->loc, "tokens look up along `vocab`, which the value does not have");
+        Diag *g =
+            sema_error(cx, E022, ix->loc, "tokens look up along `vocab`, which the value does not have");
         sema_span(cx, g, &x);
         return val_poison();
     }
     for (int i = 0; i < tt->ndim; i++)
         if (type_has(tx, tt->dim[i])) {
-            Diag *g = sema_error(cx, E022, ix->loc, "the value and the tokens that look up in it both have `%s`", cx->g->dim[tt->dim[i].i].name);
+            Diag *g =
+                sema_error(cx, E022, ix->loc, "the value and the tokens that look up in it both have `%s`",
+                           cx->g->dim[tt->dim[i].i].name);
             sema_span(cx, g, &x);
             return val_poison();
         }
-    if (tx->ndim + tt->ndim - 1 > MAX_DIMS) return val_error(cx, E022, ix->loc, "a value has at most %d dims", MAX_DIMS);
+    if (tx->ndim + tt->ndim - 1 > MAX_DIMS)
+        return val_error(cx, E022, ix->loc, "a value has at most %d dims", MAX_DIMS);
     Attr attr = at_dim(cls);
     Val r = x;
     r.v = build(cx->g, OP_gather, (ValueId[]){x.v, t.v}, 2, &attr, 1);
@@ -336,12 +367,15 @@ static Val select_one(Cx *cx, const Scope *sc, Val x, const NamedExpr *s) {
     } else {
         Val v = eval(cx, sc, s->e);
         if (v.kind == VK_POISON) return v;
-        if (v.kind != VK_CONST) return val_error(cx, E023, s->e->loc, "a coordinate is known when compiling; this is %s", val_text(cx, &v));
+        if (v.kind != VK_CONST)
+            return val_error(cx, E023, s->e->loc, "a coordinate is known when compiling; this is %s",
+                             val_text(cx, &v));
         if (val_whole(&v, &c) && !cx->dim[d.i].coord) at = c - cx->dim[d.i].base;
     }
     if (at < 0 || at >= size) {
         Diag *g = sema_error(cx, E023, s->e->loc, "`%s` has no such coordinate", s->name);
-        diag_help(cx->d, g, "its coordinates are %s to %s", coord_text(cx, d, 0), coord_text(cx, d, size - 1));
+        diag_help(cx->d, g, "its coordinates are %s to %s", coord_text(cx, d, 0),
+                  coord_text(cx, d, size - 1));
         return val_poison();
     }
     Val r = x;

@@ -1,12 +1,17 @@
 /* expand.c: the flat graph after `extends`, as text (wmtpc expand).
  *
- * Statements are copied from the files that hold them, comments included. A redefined name stands where the base first
- * defined it, since the order of models decides whose dim has the plain name. */
+ * Statements are copied from the files that hold them, comments included. A redefined name stands where the
+ * base first defined it, since the order of models decides whose dim has the plain name. */
 #include "frontend/sema.h"
 
 #include <string.h>
 
-typedef struct { Cx *cx; Sbuf *out; const Stmt **done; uint32_t n, cap; } Expand;
+typedef struct {
+    Cx *cx;
+    Sbuf *out;
+    const Stmt **done;
+    uint32_t n, cap;
+} Expand;
 
 static bool mark_done(Expand *x, const Stmt *st) {
     for (uint32_t i = 0; i < x->n; i++)
@@ -60,7 +65,8 @@ static void put_type(Expand *x, const AstType *t) {
     if (t->dims.n) sb_chr(x->out, ']');
 }
 
-/* One line for several inputs: whole if all of them survive, else one line for each that is still to be written. */
+/* One line for several inputs: whole if all of them survive, else one line for each that is still to be
+ * written. */
 static void put_inputs(Expand *x, const AstFile *f, const Stmt *st) {
     bool whole = true;
     for (uint32_t i = 0; i < st->names.n; i++) {
@@ -110,8 +116,12 @@ static void put_stmt(Expand *x, const AstFile *f, const Stmt *st, bool top) {
     Cx *cx = x->cx;
     Entry *e;
     switch (st->kind) {
-    case S_INPUT: put_inputs(x, f, st); break;
-    case S_TRAIN: put_train(x, f, st); break;
+    case S_INPUT:
+        put_inputs(x, f, st);
+        break;
+    case S_TRAIN:
+        put_train(x, f, st);
+        break;
     case S_CLIP:
     case S_BEST:
         if (st == cx->clip || st == cx->best) copy_stmt(x, f, st, false);
@@ -130,7 +140,9 @@ static void put_stmt(Expand *x, const AstFile *f, const Stmt *st, bool top) {
         e = entry_find(cx, st->name);
         if (e) copy_stmt(x, e->file, e->st, e->open);
         break;
-    default: copy_stmt(x, f, st, false); break;
+    default:
+        copy_stmt(x, f, st, false);
+        break;
     }
 }
 
@@ -142,11 +154,13 @@ bool frontend_expand(Arena *a, const char *file, const LowerOptions *o, Sbuf *ou
     if (!graph_load(cx, file) || d->nerror > before) return false;
     Expand x = {.cx = cx, .out = out};
     const AstFile *topfile = cx->chain[0];
-    size_t head = with_comments(topfile->text, topfile->name_loc.at), to = line_start(topfile->text, topfile->name_loc.at);
+    size_t head = with_comments(topfile->text, topfile->name_loc.at),
+           to = line_start(topfile->text, topfile->name_loc.at);
     sb_put(out, topfile->text + head, to - head);
     sb_fmt(out, "graph %s\n", topfile->name);
     for (uint32_t i = cx->nchain; i-- > 0;) {
-        for (uint32_t k = 0; k < cx->chain[i]->body.n; k++) put_stmt(&x, cx->chain[i], cx->chain[i]->body.item[k], i == 0);
+        for (uint32_t k = 0; k < cx->chain[i]->body.n; k++)
+            put_stmt(&x, cx->chain[i], cx->chain[i]->body.item[k], i == 0);
     }
     return d->nerror == before;
 }

@@ -1,17 +1,25 @@
 /* intest.c: the `test` blocks of .wg files, run in the f64 reference evaluator.
  *
- * Each test is lowered on its own: tensors give dims their sizes, bindings of the test replace names of the graph, and
- * only what an expectation reads is worked out. There is one micro-batch and no dim for it. */
+ * Each test is lowered on its own: tensors give dims their sizes, bindings of the test replace names of the
+ * graph, and only what an expectation reads is worked out. There is one micro-batch and no dim for it. */
 #include "frontend/sema.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef struct { const Stmt *st; ValueId a, b; bool near; } Expect;
-typedef struct { Expect *item; uint32_t n, cap; } Expects;
+typedef struct {
+    const Stmt *st;
+    ValueId a, b;
+    bool near;
+} Expect;
+typedef struct {
+    Expect *item;
+    uint32_t n, cap;
+} Expects;
 
 static void new_cx(Cx *cx, const Cx *files, const char *name) {
-    *cx = (Cx){.a = files->a, .o = files->o, .d = files->d, .present = NOVALUE, .binding = "test", .testing = true};
+    *cx = (Cx){
+        .a = files->a, .o = files->o, .d = files->d, .present = NOVALUE, .binding = "test", .testing = true};
     cx->file = files->file;
     cx->nfile = files->nfile;
     cx->file_cap = files->file_cap;
@@ -58,7 +66,9 @@ static bool test_expect(Cx *cx, const Scope *sc, const Stmt *st, Expect *x) {
         const Val *v = i ? &b : &a;
         bool value = (v->kind == VK_TENSOR || v->kind == VK_CONST) && v->t != LT_STR && v->t != LT_SCOPE;
         if (!value || (!x->near && v->t != LT_BOOL) || (x->near && v->t == LT_TOKEN))
-            return sema_error(cx, x->near ? E026 : E031, v->loc, "`expect` %s, not %s", x->near ? "compares numbers" : "takes a condition", val_text(cx, v)), false;
+            return sema_error(cx, x->near ? E026 : E031, v->loc, "`expect` %s, not %s",
+                              x->near ? "compares numbers" : "takes a condition", val_text(cx, v)),
+                   false;
     }
     if (!visible_join(cx, st->loc, &a, &b)) return false;
     x->a = x->near ? as_real(cx, &a, DT_F32) : as_mask(cx, &a);
@@ -89,7 +99,8 @@ static const char *place_text(Cx *cx, const Type *t, int64_t at) {
     for (int i = 0; i < t->ndim; i++) {
         int64_t size = cx->g->dim[t->dim[i].i].size;
         rest /= size;
-        sb_fmt(&b, "%s%s = %s", i ? ", " : " at ", cx->g->dim[t->dim[i].i].name, coord_text(cx, t->dim[i], at / rest % size));
+        sb_fmt(&b, "%s%s = %s", i ? ", " : " at ", cx->g->dim[t->dim[i].i].name,
+               coord_text(cx, t->dim[i], at / rest % size));
     }
     return b.s ? b.s : "";
 }
@@ -101,15 +112,19 @@ static const char *number_text(Cx *cx, double v) {
     return b.s;
 }
 
-static bool near(double a, double b) { return a == b || fabs(a - b) <= 1e-9 + 1e-6 * fabs(b); }
+static bool near(double a, double b) {
+    return a == b || fabs(a - b) <= 1e-9 + 1e-6 * fabs(b);
+}
 
 static bool check_one(Cx *cx, const Expect *x, double *const *value) {
     const Type *t = value_type(cx->g, x->a);
     const double *a = value[x->a.i], *b = value[x->b.i];
     for (int64_t i = 0; i < type_count(cx->g, t); i++) {
         if (x->near ? near(a[i], b[i]) : a[i] != 0) continue;
-        Diag *g = x->near ? sema_error(cx, E070, x->st->loc, "expectation failed%s: %s, expected %s", place_text(cx, t, i), number_text(cx, a[i]), number_text(cx, b[i]))
-                          : sema_error(cx, E070, x->st->loc, "expectation failed%s: it does not hold", place_text(cx, t, i));
+        Diag *g = x->near ? sema_error(cx, E070, x->st->loc, "expectation failed%s: %s, expected %s",
+                                       place_text(cx, t, i), number_text(cx, a[i]), number_text(cx, b[i]))
+                          : sema_error(cx, E070, x->st->loc, "expectation failed%s: it does not hold",
+                                       place_text(cx, t, i));
         diag_span(cx->d, g, x->st->e->loc, "this is %s", x->near ? number_text(cx, a[i]) : "false");
         return false;
     }
@@ -168,8 +183,10 @@ bool frontend_test(Arena *a, const char *file, const LowerOptions *o, TestCount 
     if (!loaded || d->nerror > before) return false;
     for (uint32_t i = 0; i < f->body.n; i++) {
         if (f->body.item[i]->kind != S_TEST) continue;
-        if (run_test(cx, file, f->body.item[i])) count->passed++;
-        else count->failed++;
+        if (run_test(cx, file, f->body.item[i]))
+            count->passed++;
+        else
+            count->failed++;
     }
     return count->failed == 0;
 }

@@ -1,8 +1,8 @@
 /* lower.c: the walker. An expression becomes a symbolic value; nodes are appended to the graph on the way.
  *
- * Outside of models all branches of `if` and `match` are worked out, so that all are checked; what was lowered for the
- * branches not taken is dead and leaves with the other dead nodes. In a model only the branch taken is: what the
- * configuration switches off does not exist there, its parameters least of all. */
+ * Outside of models all branches of `if` and `match` are worked out, so that all are checked; what was
+ * lowered for the branches not taken is dead and leaves with the other dead nodes. In a model only the branch
+ * taken is: what the configuration switches off does not exist there, its parameters least of all. */
 #include "frontend/sema.h"
 
 #include <string.h>
@@ -30,7 +30,8 @@ Val frame_get(Cx *cx, const Scope *sc, Binding *b, Loc loc) {
     uint32_t at = (uint32_t)(b - f->item);
     b->at = BUSY;
     Val v = eval(cx, sc, b->let->e);
-    f->item[at].v = v; /* the frame never grows while its lets are worked out, but its place is re-read all the same */
+    f->item[at].v =
+        v; /* the frame never grows while its lets are worked out, but its place is re-read all the same */
     f->item[at].at = READY;
     return v;
 }
@@ -51,7 +52,10 @@ static Val module_value(Cx *cx, const Scope *sc, const Decl *d, Loc loc) {
     Val r = {.kind = VK_POISON};
     switch (d->st->kind) {
     case S_CONFIG:
-        if (!sc->inst) return val_error(cx, E017, loc, "`%s` belongs to each model of module `%s`; there is no model here", d->name, d->mod->ast->name);
+        if (!sc->inst)
+            return val_error(cx, E017, loc,
+                             "`%s` belongs to each model of module `%s`; there is no model here", d->name,
+                             d->mod->ast->name);
         return inst_config(cx, sc->inst, d->mod, d->st, loc);
     case S_LET:
         if (!sc->inst) {
@@ -65,7 +69,8 @@ static Val module_value(Cx *cx, const Scope *sc, const Decl *d, Loc loc) {
         r.kind = d->st->kind == S_BLOCK ? VK_BLOCK : d->st->kind == S_MODEL ? VK_KIND : VK_DEF;
         r.u.decl = (DeclRef){d->mod, d->st, NULL};
         return r;
-    default: return r;
+    default:
+        return r;
     }
 }
 
@@ -79,7 +84,9 @@ static Val entry_value(Cx *cx, Entry *e, Loc loc) {
     return entry_get(cx, e, loc);
 }
 
-static bool entry_is_dim(const Entry *e) { return e->kind == S_DIM || (e->kind == S_IMPORT && e->st->kind == S_DIM); }
+static bool entry_is_dim(const Entry *e) {
+    return e->kind == S_DIM || (e->kind == S_IMPORT && e->st->kind == S_DIM);
+}
 
 /* A member of a block or model; what stands in a frame was found before. */
 static Val member_value(Cx *cx, Owner *own, const Stmt *m, Loc loc) {
@@ -126,9 +133,12 @@ Val eval_name(Cx *cx, const Scope *sc, const char *name, Loc loc) {
 /* ---- if and match */
 
 static bool branch_class(const Val *v, int *class) {
-    if (v->kind == VK_AFFINE || v->kind == VK_DIM) *class = LT_F32;
-    else if (v->kind == VK_TENSOR || v->kind == VK_CONST) *class = v->t == LT_INT ? LT_F32 : (int)v->t;
-    else *class = 100 + (int)v->kind;
+    if (v->kind == VK_AFFINE || v->kind == VK_DIM)
+        *class = LT_F32;
+    else if (v->kind == VK_TENSOR || v->kind == VK_CONST)
+        *class = v->t == LT_INT ? LT_F32 : (int)v->t;
+    else
+        *class = 100 + (int)v->kind;
     return v->kind != VK_POISON;
 }
 
@@ -150,16 +160,20 @@ static bool branches_agree(Cx *cx, Val *v, uint32_t n, Loc loc) {
 }
 
 static Val run_time_choice(Cx *cx, const char *word, const Val *c, Loc loc) {
-    Diag *g = sema_error(cx, E043, loc, "`%s` is decided when compiling; the condition is %s", word, val_text(cx, c));
+    Diag *g = sema_error(cx, E043, loc, "`%s` is decided when compiling; the condition is %s", word,
+                         val_text(cx, c));
     diag_help(cx->d, g, "write where(condition, a, b)");
     return val_poison();
 }
 
 static Val eval_if(Cx *cx, const Scope *sc, const Expr *e) {
     Val c = eval(cx, sc, e->a);
-    if (c.kind == VK_TENSOR || c.kind == VK_DIM || c.kind == VK_AFFINE) return run_time_choice(cx, "if", &c, e->a->loc);
+    if (c.kind == VK_TENSOR || c.kind == VK_DIM || c.kind == VK_AFFINE)
+        return run_time_choice(cx, "if", &c, e->a->loc);
     bool known = c.kind == VK_CONST && c.t == LT_BOOL;
-    if (c.kind != VK_POISON && !known) return val_error(cx, E031, e->a->loc, "the condition of `if` is true or false, not %s", val_text(cx, &c));
+    if (c.kind != VK_POISON && !known)
+        return val_error(cx, E031, e->a->loc, "the condition of `if` is true or false, not %s",
+                         val_text(cx, &c));
     if (sc->inst && known) return eval(cx, sc, c.num != 0 ? e->b : e->c);
     Val v[2] = {eval(cx, sc, e->b), eval(cx, sc, e->c)};
     if (!branches_agree(cx, v, 2, e->loc) || !known) return val_poison();
@@ -177,9 +191,11 @@ static Val no_arm(Cx *cx, const Expr *e, const Val *c) {
 
 static Val eval_match(Cx *cx, const Scope *sc, const Expr *e) {
     Val c = eval(cx, sc, e->a);
-    if (c.kind == VK_TENSOR || c.kind == VK_DIM || c.kind == VK_AFFINE) return run_time_choice(cx, "match", &c, e->a->loc);
+    if (c.kind == VK_TENSOR || c.kind == VK_DIM || c.kind == VK_AFFINE)
+        return run_time_choice(cx, "match", &c, e->a->loc);
     bool known = c.kind == VK_CONST && c.t == LT_STR;
-    if (c.kind != VK_POISON && !known) return val_error(cx, E026, e->a->loc, "`match` compares strings; this is %s", val_text(cx, &c));
+    if (c.kind != VK_POISON && !known)
+        return val_error(cx, E026, e->a->loc, "`match` compares strings; this is %s", val_text(cx, &c));
     Val *v = NEWN(cx->a, Val, e->list.n);
     uint32_t hit = UINT32_MAX;
     for (uint32_t i = 0; i < e->list.n; i++) {
@@ -199,7 +215,8 @@ bool call_enter(Cx *cx, const char *name, const Stmt *st, const Owner *own, Loc 
     bool again = false;
     for (int i = 0; i < cx->ncall; i++) again |= cx->call[i].st == st && cx->call[i].own == own;
     if (again) return sema_error(cx, E013, loc, "`%s` calls itself", name), false;
-    if (cx->ncall == MAX_CALLS) return sema_error(cx, E013, loc, "more than %d calls inside each other", MAX_CALLS), false;
+    if (cx->ncall == MAX_CALLS)
+        return sema_error(cx, E013, loc, "more than %d calls inside each other", MAX_CALLS), false;
     cx->call[cx->ncall].name = name;
     cx->call[cx->ncall].st = st;
     cx->call[cx->ncall].own = own;
@@ -207,12 +224,15 @@ bool call_enter(Cx *cx, const char *name, const Stmt *st, const Owner *own, Loc 
     return true;
 }
 
-void call_leave(Cx *cx) { cx->ncall--; }
+void call_leave(Cx *cx) {
+    cx->ncall--;
+}
 
 static const char *formals_text(Cx *cx, const Formals *f) {
     Sbuf b;
     sb_init(&b, cx->a);
-    for (uint32_t i = 0; i < f->n; i++) sb_fmt(&b, "%s%s%s", i ? ", " : "", f->item[i].name, f->item[i].dflt ? "=" : "");
+    for (uint32_t i = 0; i < f->n; i++)
+        sb_fmt(&b, "%s%s%s", i ? ", " : "", f->item[i].name, f->item[i].dflt ? "=" : "");
     return b.s ? b.s : "nothing";
 }
 
@@ -222,7 +242,8 @@ static int formal_find(const Formals *f, const char *name) {
     return -1;
 }
 
-bool bind_args(Cx *cx, const Scope *sc, const Expr *call, const Formals *f, const char *what, const Scope *inner) {
+bool bind_args(Cx *cx, const Scope *sc, const Expr *call, const Formals *f, const char *what,
+               const Scope *inner) {
     Val *v = NEWN(cx->a, Val, f->n);
     bool *given = NEWN(cx->a, bool, f->n), ok = true;
     uint32_t place = 0;
@@ -230,8 +251,14 @@ bool bind_args(Cx *cx, const Scope *sc, const Expr *call, const Formals *f, cons
         const NamedExpr *x = &call->list.item[i];
         int k = x->name ? formal_find(f, x->name) : place < f->n ? (int)place++ : -1;
         if (k < 0 || given[k]) {
-            Diag *g = sema_error(cx, E015, x->loc, k >= 0 ? "`%s` gets `%s` twice" : x->name ? "`%s` has no `%s`" : "`%s` gets too many arguments",
-                                 what, k >= 0 ? f->item[k].name : x->name ? x->name : "");
+            Diag *g = sema_error(cx, E015, x->loc,
+                                 k >= 0    ? "`%s` gets `%s` twice"
+                                 : x->name ? "`%s` has no `%s`"
+                                           : "`%s` gets too many arguments",
+                                 what,
+                                 k >= 0    ? f->item[k].name
+                                 : x->name ? x->name
+                                           : "");
             diag_help(cx->d, g, "it takes %s", formals_text(cx, f));
             ok = false;
             continue;
@@ -265,7 +292,8 @@ Val eval_body(Cx *cx, const Scope *inner, const Stmts *body, const Expr *result)
         b->let = st;
         b->at = TODO;
     }
-    for (uint32_t i = first; i < inner->frame->n; i++) frame_get(cx, inner, &inner->frame->item[i], inner->frame->item[i].let->name_loc);
+    for (uint32_t i = first; i < inner->frame->n; i++)
+        frame_get(cx, inner, &inner->frame->item[i], inner->frame->item[i].let->name_loc);
     return result ? eval(cx, inner, result) : val_poison();
 }
 
@@ -273,8 +301,10 @@ Val call_def(Cx *cx, const Scope *sc, const Val *def, const Expr *call) {
     const Stmt *st = def->u.decl.st;
     Frame frame = {0};
     Scope inner = {.frame = &frame, .own = def->u.decl.own, .mod = def->u.decl.mod, .caller = sc};
-    if (inner.own) inner.inst = inner.own->inst;
-    else if (inner.mod) inner.inst = sc->inst;
+    if (inner.own)
+        inner.inst = inner.own->inst;
+    else if (inner.mod)
+        inner.inst = sc->inst;
     if (!bind_args(cx, sc, call, &st->params, st->name, &inner)) return val_poison();
     if (!call_enter(cx, st->name, st, inner.own, call->loc)) return val_poison();
     Val r = eval_body(cx, &inner, &st->body, st->e);
@@ -289,13 +319,20 @@ static Val eval_call(Cx *cx, const Scope *sc, const Expr *e) {
     }
     Val f = eval(cx, sc, e->a);
     switch (f.kind) {
-    case VK_POISON: return f;
-    case VK_DEF: return call_def(cx, sc, &f, e);
-    case VK_MODEL: return inst_method(cx, sc, f.u.inst, "call", e, e->a->loc);
-    case VK_METHOD: return inst_method(cx, sc, f.u.inst, f.str, e, e->a->op_loc);
-    case VK_STACK: return stack_call(cx, sc, f.u.stack, e, false);
-    case VK_EACH: return stack_call(cx, sc, f.u.stack, e, true);
-    default: break;
+    case VK_POISON:
+        return f;
+    case VK_DEF:
+        return call_def(cx, sc, &f, e);
+    case VK_MODEL:
+        return inst_method(cx, sc, f.u.inst, "call", e, e->a->loc);
+    case VK_METHOD:
+        return inst_method(cx, sc, f.u.inst, f.str, e, e->a->op_loc);
+    case VK_STACK:
+        return stack_call(cx, sc, f.u.stack, e, false);
+    case VK_EACH:
+        return stack_call(cx, sc, f.u.stack, e, true);
+    default:
+        break;
     }
     return val_error(cx, E015, e->a->loc, "%s cannot be called", val_text(cx, &f));
 }
@@ -318,12 +355,16 @@ static Val eval_dot(Cx *cx, const Scope *sc, const Expr *e) {
     }
     const Decl *d = def ? NULL : inst_setting(cx, i, e->name);
     DimId dim;
-    if (d && d->st->kind == S_DIM) return inst_dim(cx, i, d->mod, d->st, e->op_loc, true, &dim) ? (Val){.kind = VK_DIM, .dim = dim} : val_poison();
+    if (d && d->st->kind == S_DIM)
+        return inst_dim(cx, i, d->mod, d->st, e->op_loc, true, &dim) ? (Val){.kind = VK_DIM, .dim = dim}
+                                                                     : val_poison();
     const char *cand[64];
     uint32_t n = 0;
     for (uint32_t k = 0; k < i->decl->body.n && n < 64; k++)
         if (i->decl->body.item[k]->kind == S_DEF) cand[n++] = i->decl->body.item[k]->name;
-    Diag *g = sema_error(cx, E017, e->op_loc, def || d ? "model `%s` keeps `%s` to itself" : "model `%s` has no `%s`", i->name, e->name);
+    Diag *g =
+        sema_error(cx, E017, e->op_loc,
+                   def || d ? "model `%s` keeps `%s` to itself" : "model `%s` has no `%s`", i->name, e->name);
     const char *near = text_nearest(e->name, cand, n);
     if (near) diag_help(cx->d, g, "did you mean `%s`?", near);
     return val_poison();
@@ -342,23 +383,35 @@ static Val eval_list(Cx *cx, const Scope *sc, const Expr *e) {
 
 static Val eval_kind(Cx *cx, const Scope *sc, const Expr *e) {
     switch (e->kind) {
-    case X_NUM: return val_num(e->num, e->is_int);
-    case X_STR: return val_str(e->name);
-    case X_BOOL: return val_bool(e->num != 0);
-    case X_NAME: return name_value(cx, sc, e->name, e->loc);
-    case X_LIST: return eval_list(cx, sc, e);
-    case X_NEG: return val_neg(cx, eval(cx, sc, e->a), e->loc);
-    case X_NOT: return val_not(cx, eval(cx, sc, e->a), e->loc);
+    case X_NUM:
+        return val_num(e->num, e->is_int);
+    case X_STR:
+        return val_str(e->name);
+    case X_BOOL:
+        return val_bool(e->num != 0);
+    case X_NAME:
+        return name_value(cx, sc, e->name, e->loc);
+    case X_LIST:
+        return eval_list(cx, sc, e);
+    case X_NEG:
+        return val_neg(cx, eval(cx, sc, e->a), e->loc);
+    case X_NOT:
+        return val_not(cx, eval(cx, sc, e->a), e->loc);
     case X_BIN: {
         Val a = eval(cx, sc, e->a), b = eval(cx, sc, e->b);
         cx->g->loc = e->op_loc;
         return val_bin(cx, e->op, a, b, e->op_loc);
     }
-    case X_IF: return eval_if(cx, sc, e);
-    case X_MATCH: return eval_match(cx, sc, e);
-    case X_CALL: return eval_call(cx, sc, e);
-    case X_INDEX: return index_eval(cx, sc, e);
-    case X_DOT: return eval_dot(cx, sc, e);
+    case X_IF:
+        return eval_if(cx, sc, e);
+    case X_MATCH:
+        return eval_match(cx, sc, e);
+    case X_CALL:
+        return eval_call(cx, sc, e);
+    case X_INDEX:
+        return index_eval(cx, sc, e);
+    case X_DOT:
+        return eval_dot(cx, sc, e);
     }
     return val_poison();
 }

@@ -1,144 +1,29 @@
 /* lower_graph.c: the statements of a graph, and the public entry points of lowering.
  *
- * Order: hypers, models with their dims, rows of the train lines, then every binding, loss, metric and state, so that
- * all mistakes are found; last the results, and a copy without what no result needs. */
+ * Order: hypers, models with their dims, rows of the train lines, then every binding, loss, metric and state,
+ * so that all mistakes are found; last the results, and a copy without what no result needs. */
 #include "frontend/sema.h"
 
 #include <math.h>
 #include <string.h>
 
-/* ---- hypers */
-
-Val const_of(Cx *cx, const ConstValue *v) {
-    if (v->kind == VAL_BOOL) return val_bool(v->num != 0);
-    if (v->kind == VAL_STRING) return val_str(arena_str(cx->a, v->str, strlen(v->str)));
-    return val_num(v->num, v->is_int);
-}
-
-static const char *setting_key(const Setting *s) { return strncmp(s->key, "graph.", 6) ? s->key : s->key + 6; }
-
-static const Setting *hyper_setting(Cx *cx, const char *name) {
-    for (uint32_t i = cx->testing ? 0 : cx->o->nhyper; i-- > 0;)
-        if (!strcmp(setting_key(&cx->o->hyper[i]), name)) return &cx->o->hyper[i];
-    return NULL;
-}
-
-static const char *htype_text(Cx *cx, const AstHType *t) {
-    if (t->base) return t->base;
-    Sbuf b;
-    sb_init(&b, cx->a);
-    for (uint32_t i = 0; i < t->choice.n; i++) sb_fmt(&b, "%s\"%s\"", i ? " | " : "", t->choice.name[i]);
-    return b.s ? b.s : "";
-}
-
-static bool htype_fits(const AstHType *t, Val *v) {
-    int64_t n;
-    if (v->kind == VK_TENSOR) return t->base && !strcmp(t->base, "schedule");
-    if (v->kind != VK_CONST) return false;
-    if (!t->base) {
-        for (uint32_t i = 0; i < t->choice.n; i++)
-            if (v->t == LT_STR && !strcmp(t->choice.name[i], v->str)) return true;
-        return false;
-    }
-    bool number = v->t == LT_F32 || v->t == LT_INT;
-    if (!strcmp(t->base, "int")) return number && val_whole(v, &n);
-    if (!strcmp(t->base, "bool")) return v->t == LT_BOOL;
-    if (!strcmp(t->base, "scope")) return v->t == LT_SCOPE;
-    return number && (!strcmp(t->base, "f32") || !strcmp(t->base, "schedule"));
-}
-
-static const char *range_text(Cx *cx, const Stmt *st, double lo, double hi) {
-    Sbuf b;
-    sb_init(&b, cx->a);
-    sb_chr(&b, st->lo_open ? '(' : '[');
-    sb_double(&b, lo);
-    sb_str(&b, ", ");
-    sb_double(&b, hi);
-    sb_chr(&b, st->hi_open ? ')' : ']');
-    return b.s;
-}
-
-static bool hyper_range(Cx *cx, const Stmt *st, double *lo, double *hi) {
-    if (!st->has_range) return false;
-    Val a = eval(cx, &cx->graph_scope, st->lo), b = eval(cx, &cx->graph_scope, st->hi);
-    if (a.kind == VK_POISON || b.kind == VK_POISON) return false;
-    if (!val_is_number(&a) || !val_is_number(&b)) {
-        sema_error(cx, E015, st->lo->loc, "a range is two numbers");
-        return false;
-    }
-    *lo = a.num;
-    *hi = b.num;
-    return true;
-}
-
-static const char *from_text(Cx *cx, const Setting *s) { return s ? arena_fmt(cx->a, " (from %s)", s->origin ? s->origin : "the configuration") : ""; }
-
-static Val hyper_given(Cx *cx, const Stmt *st, const Setting *s) {
-    Val v = const_of(cx, &s->v);
-    const char *base = st->htype.base;
-    if (!base || v.t != LT_STR) return v;
-    if (!strcmp(base, "scope") && (!strcmp(v.str, "step") || !strcmp(v.str, "ranks") || !strcmp(v.str, "micro"))) return val_scope(v.str);
-    if (strcmp(base, "schedule")) return v;
-    Expr *e = wg_parse_expr(cx->a, v.str, strlen(v.str), st->name_loc, cx->d); /* "cosine(1.0, warmup=3%)" in a YAML */
-    return e ? eval(cx, &cx->graph_scope, e) : val_poison();
-}
-
-Val hyper_value(Cx *cx, Entry *e) {
-    const Stmt *st = e->st;
-    const Setting *s = hyper_setting(cx, e->name);
-    Val v = s ? hyper_given(cx, st, s) : eval(cx, &cx->graph_scope, st->e);
-    if (v.kind == VK_POISON) return v;
-    Loc at = s ? st->name_loc : st->e->loc;
-    static const char *const bases[] = {"f32", "int", "bool", "scope", "schedule"};
-    bool known = !st->htype.base;
-    for (size_t i = 0; i < WM_LEN(bases); i++) known |= st->htype.base && !strcmp(bases[i], st->htype.base);
-    if (!known) return val_error(cx, E061, st->htype.loc, "a hyper is f32, int, bool, scope, schedule or a choice of strings, not %s", st->htype.base);
-    if (!htype_fits(&st->htype, &v)) {
-        Diag *g = sema_error(cx, E061, at, "hyper `%s` is %s, not %s%s", e->name, htype_text(cx, &st->htype), val_text(cx, &v), from_text(cx, s));
-        if (v.kind == VK_CONST && v.t == LT_STR && !st->htype.base) {
-            const char *near = text_nearest(v.str, st->htype.choice.name, st->htype.choice.n);
-            if (near) diag_help(cx->d, g, "did you mean \"%s\"?", near);
-        }
-        return val_poison();
-    }
-    double lo, hi;
-    if (v.kind == VK_CONST && v.t <= LT_INT && hyper_range(cx, st, &lo, &hi)) {
-        bool in = (st->lo_open ? v.num > lo : v.num >= lo) && (st->hi_open ? v.num < hi : v.num <= hi);
-        if (!in) return val_error(cx, E060, at, "hyper `%s` is %.17g, outside %s%s", e->name, v.num, range_text(cx, st, lo, hi), from_text(cx, s));
-    }
-    if (st->htype.base && v.kind == VK_CONST && v.t <= LT_INT) v.t = strcmp(st->htype.base, "int") ? LT_F32 : LT_INT;
-    return v;
-}
-
-static void unknown_hypers(Cx *cx) {
-    for (uint32_t i = 0; i < cx->o->nhyper && !cx->testing; i++) {
-        const Setting *s = &cx->o->hyper[i];
-        Entry *e = entry_find(cx, setting_key(s));
-        if (e && e->kind == S_HYPER) continue;
-        const char *cand[256];
-        size_t n = 0;
-        for (uint32_t k = 0; k < cx->nentry && n < WM_LEN(cand); k++)
-            if (cx->entry[k].kind == S_HYPER) cand[n++] = cx->entry[k].name;
-        Diag *g = sema_error(cx, E010, cx->chain[0]->name_loc, "graph `%s` has no hyper `%s`%s", cx->chain[0]->name, setting_key(s), from_text(cx, s));
-        const char *near = text_nearest(setting_key(s), cand, n);
-        if (near) diag_help(cx->d, g, "did you mean `%s`?", near);
-    }
-}
-
 /* ---- types that are written */
 
 static bool type_of(Cx *cx, const AstType *t, LType *lt, DimId *d, uint32_t *n) {
-    static const char *const names[] = {[LT_F32] = "f32", [LT_INT] = "int", [LT_BOOL] = "bool", [LT_TOKEN] = "token"};
+    static const char *const names[] = {
+        [LT_F32] = "f32", [LT_INT] = "int", [LT_BOOL] = "bool", [LT_TOKEN] = "token"};
     bool known = false, found;
     for (size_t i = 0; i < WM_LEN(names); i++)
         if (!strcmp(names[i], t->name)) {
             *lt = (LType)i;
             known = true;
         }
-    if (!known) return sema_error(cx, E026, t->loc, "a dtype is f32, int, bool or token, not `%s`", t->name), false;
+    if (!known)
+        return sema_error(cx, E026, t->loc, "a dtype is f32, int, bool or token, not `%s`", t->name), false;
     *n = 0;
     for (uint32_t i = 0; i < t->dims.n; i++) {
-        if (*n == MAX_DIMS - 1) return sema_error(cx, E020, t->loc, "a value has at most %d dims", MAX_DIMS), false;
+        if (*n == MAX_DIMS - 1)
+            return sema_error(cx, E020, t->loc, "a value has at most %d dims", MAX_DIMS), false;
         if (!dim_lookup(cx, &cx->graph_scope, t->dims.name[i], t->dims.loc[i], &d[*n], &found)) {
             if (!found) sema_error(cx, E010, t->dims.loc[i], "unknown dim `%s`", t->dims.name[i]);
             return false;
@@ -159,7 +44,8 @@ static bool check_written(Cx *cx, const Stmt *st, const Val *v) {
     bool value = v->kind == VK_TENSOR || v->kind == VK_CONST;
     bool dtype = value && (v->t == t || (t == LT_F32 && v->t == LT_INT));
     if (dtype && same_visible(cx, &want, &have)) return true;
-    Diag *g = sema_error(cx, E025, st->type.loc, "`%s` is declared %s%s, but is %s", st->name, st->type.name, n ? dims_text(cx, &want) : "", val_text(cx, v));
+    Diag *g = sema_error(cx, E025, st->type.loc, "`%s` is declared %s%s, but is %s", st->name, st->type.name,
+                         n ? dims_text(cx, &want) : "", val_text(cx, v));
     sema_span(cx, g, v);
     return false;
 }
@@ -170,7 +56,9 @@ static Val input_value(Cx *cx, Entry *e) {
     LType t;
     DimId d[MAX_DIMS];
     uint32_t n;
-    if (cx->testing) return val_error(cx, E071, e->loc, "the test needs the input `%s`, which it does not replace", e->name);
+    if (cx->testing)
+        return val_error(cx, E071, e->loc, "the test needs the input `%s`, which it does not replace",
+                         e->name);
     if (!type_of(cx, &e->st->type, &t, d + 1, &n)) return val_poison();
     d[0] = cx->g->micro;
     DType dt = t == LT_TOKEN ? DT_I32 : t == LT_BOOL ? DT_BOOL : DT_F32;
@@ -185,10 +73,14 @@ static Val state_value(Cx *cx, Entry *e) {
     const Stmt *st = e->st;
     if (!type_of(cx, &st->type, &t, d, &n)) return val_poison();
     for (uint32_t i = 0; i < n; i++)
-        if (dim_is(cx, d[i], "batch") || dim_is(cx, d[i], "seq")) return val_error(cx, E025, st->type.loc, "a state has neither `batch` nor `seq`");
+        if (dim_is(cx, d[i], "batch") || dim_is(cx, d[i], "seq"))
+            return val_error(cx, E025, st->type.loc, "a state has neither `batch` nor `seq`");
     Val init = eval(cx, &cx->graph_scope, st->e);
     if (init.kind == VK_POISON) return init;
-    if (t == LT_TOKEN || !val_is_number(&init)) return val_error(cx, E026, st->e->loc, "a state starts as a number that is known when compiling, not %s", val_text(cx, &init));
+    if (t == LT_TOKEN || !val_is_number(&init))
+        return val_error(cx, E026, st->e->loc,
+                         "a state starts as a number that is known when compiling, not %s",
+                         val_text(cx, &init));
     Attr attr[] = {at_str(cx->g, e->name), at_str(cx->g, "user"), at_float(init.num), at_none(), at_none()};
     ValueId leaf = build_leaf(cx->g, OP_state, type_make(DT_F64, d, n), attr, 5);
     if (t == LT_BOOL) return val_tensor(b_ew2(cx->g, OP_ne, leaf, b_const(cx->g, DT_F64, 0)), LT_BOOL, false);
@@ -205,10 +97,15 @@ static Val number_value(Cx *cx, const Entry *e, Val v) {
     if (v.kind == VK_POISON) return v;
     const char *word = e->kind == S_LOSS ? "loss" : "metric";
     if ((v.kind != VK_TENSOR && !val_is_number(&v)) || (e->kind == S_LOSS && v.t == LT_TOKEN))
-        return val_error(cx, E026, e->st->e->loc, "%s `%s` is a number, not %s", word, e->name, val_text(cx, &v));
-    bool bad = e->kind == S_LOSS ? v.kind == VK_TENSOR && strcmp(dims_text(cx, val_type(cx, &v)), "[]") != 0 : keeps(cx, &v, "batch") || keeps(cx, &v, "seq");
+        return val_error(cx, E026, e->st->e->loc, "%s `%s` is a number, not %s", word, e->name,
+                         val_text(cx, &v));
+    bool bad = e->kind == S_LOSS ? v.kind == VK_TENSOR && strcmp(dims_text(cx, val_type(cx, &v)), "[]") != 0
+                                 : keeps(cx, &v, "batch") || keeps(cx, &v, "seq");
     if (!bad) return v;
-    Diag *g = sema_error(cx, E040, e->loc, e->kind == S_LOSS ? "a loss is one number; `%s` keeps dims" : "a metric keeps neither `batch` nor `seq`; `%s` does", e->name);
+    Diag *g = sema_error(cx, E040, e->loc,
+                         e->kind == S_LOSS ? "a loss is one number; `%s` keeps dims"
+                                           : "a metric keeps neither `batch` nor `seq`; `%s` does",
+                         e->name);
     sema_span(cx, g, &v);
     diag_help(cx->d, g, "reduce it: mean(.., where=mask)");
     return val_poison();
@@ -218,7 +115,9 @@ static Val instance_value(Cx *cx, Entry *e, Loc loc) {
     if (!e->inst) {
         if (!cx->testing) return val_poison(); /* the reason was given when it was made */
         Diag *g = sema_error(cx, E071, loc, "the test needs the model `%s`", e->name);
-        diag_help(cx->d, g, "replace what it gives: a line NAME = tensor(..) in the test for the binding that calls it");
+        diag_help(
+            cx->d, g,
+            "replace what it gives: a line NAME = tensor(..) in the test for the binding that calls it");
         return val_poison();
     }
     Val v = {.kind = VK_MODEL};
@@ -229,12 +128,19 @@ static Val instance_value(Cx *cx, Entry *e, Loc loc) {
 static Val entry_work(Cx *cx, Entry *e, Loc loc) {
     Val v = val_poison();
     switch (e->kind) {
-    case S_INPUT: return input_value(cx, e);
-    case S_HYPER: return hyper_value(cx, e);
-    case S_INSTANCE: return instance_value(cx, e, loc);
-    case S_STATE: return state_value(cx, e);
-    case S_LET: v = eval(cx, &cx->graph_scope, e->st->e); return check_written(cx, e->st, &v) ? v : val_poison();
-    default: return number_value(cx, e, eval(cx, &cx->graph_scope, e->st->e));
+    case S_INPUT:
+        return input_value(cx, e);
+    case S_HYPER:
+        return hyper_value(cx, e);
+    case S_INSTANCE:
+        return instance_value(cx, e, loc);
+    case S_STATE:
+        return state_value(cx, e);
+    case S_LET:
+        v = eval(cx, &cx->graph_scope, e->st->e);
+        return check_written(cx, e->st, &v) ? v : val_poison();
+    default:
+        return number_value(cx, e, eval(cx, &cx->graph_scope, e->st->e));
     }
 }
 
@@ -319,7 +225,10 @@ static void metric_results(Cx *cx) {
         for (uint32_t k = 0; st->kind == S_METRIC_NAMES && k < st->names.n; k++) {
             Val v = eval_name(cx, &cx->graph_scope, st->names.name[k], st->names.loc[k]);
             if (v.kind == VK_POISON) continue;
-            Entry as = {.name = st->names.name[k], .kind = S_METRIC, .st = &(Stmt){.e = &(Expr){.loc = st->names.loc[k]}}, .loc = st->names.loc[k]};
+            Entry as = {.name = st->names.name[k],
+                        .kind = S_METRIC,
+                        .st = &(Stmt){.e = &(Expr){.loc = st->names.loc[k]}},
+                        .loc = st->names.loc[k]};
             metric_result(cx, as.name, number_value(cx, &as, v), as.loc);
         }
     }
@@ -331,17 +240,25 @@ static void state_result(Cx *cx, const Entry *e) {
     uint32_t n;
     Val v = lift(cx, eval(cx, &cx->graph_scope, e->st->e2));
     if (v.kind == VK_POISON || !type_of(cx, &e->st->type, &t, d, &n)) return;
-    if ((v.kind != VK_TENSOR && !val_is_number(&v)) || v.t == LT_TOKEN || (v.t == LT_BOOL) != (t == LT_BOOL)) {
-        sema_error(cx, E026, e->st->e2->loc, "the next `%s` is %s, but the state is %s", e->name, val_text(cx, &v), e->st->type.name);
+    if ((v.kind != VK_TENSOR && !val_is_number(&v)) || v.t == LT_TOKEN ||
+        (v.t == LT_BOOL) != (t == LT_BOOL)) {
+        sema_error(cx, E026, e->st->e2->loc, "the next `%s` is %s, but the state is %s", e->name,
+                   val_text(cx, &v), e->st->type.name);
         return;
     }
     Type want = type_make(DT_F64, d, n);
     const Type *have = v.kind == VK_TENSOR ? val_type(cx, &v) : &want;
     if (!type_holds(&want, have)) {
         bool micro = cx->g->micro.i != UINT32_MAX && type_has(have, cx->g->micro);
-        Diag *g = sema_error(cx, micro ? E041 : E025, e->st->e2->loc, micro ? "the next `%s` differs between micro-batches" : "the next `%s` has dims that the state has not", e->name);
+        Diag *g = sema_error(cx, micro ? E041 : E025, e->st->e2->loc,
+                             micro ? "the next `%s` differs between micro-batches"
+                                   : "the next `%s` has dims that the state has not",
+                             e->name);
         sema_span(cx, g, &v);
-        diag_help(cx->d, g, micro ? "reduce over the whole step: mean(.., where=mask), scope=step" : "declare the dims: state %s : f32[..]", e->name);
+        diag_help(cx->d, g,
+                  micro ? "reduce over the whole step: mean(.., where=mask), scope=step"
+                        : "declare the dims: state %s : f32[..]",
+                  e->name);
         return;
     }
     ValueId next = v.kind == VK_TENSOR ? b_cast(cx->g, v.v, DT_F64) : b_const(cx->g, DT_F64, v.num);
@@ -429,7 +346,8 @@ static void make_models(Cx *cx) {
 static void visit_all(Cx *cx) {
     for (uint32_t i = 0; i < cx->nentry; i++) {
         Entry *e = &cx->entry[i];
-        if (e->kind != S_IMPORT && e->kind != S_DEF && e->kind != S_DIM && e->kind != S_INPUT) entry_get(cx, e, e->loc);
+        if (e->kind != S_IMPORT && e->kind != S_DEF && e->kind != S_DIM && e->kind != S_INPUT)
+            entry_get(cx, e, e->loc);
     }
 }
 
@@ -439,7 +357,8 @@ static Graph *live_part(Arena *a, const Graph *g) {
     for (uint32_t i = 0; i < g->nresult; i++) live[g->value[g->result[i].v.i].def.i] = true;
     for (uint32_t i = 0; i < g->nopt; i++) live[g->value[g->opt[i].lr.i].def.i] = true;
     for (uint32_t i = g->nnode; i-- > 0;)
-        for (uint32_t k = 0; live[i] && k < g->node[i].nin; k++) live[g->value[g->operand[g->node[i].in0 + k].i].def.i] = true;
+        for (uint32_t k = 0; live[i] && k < g->node[i].nin; k++)
+            live[g->value[g->operand[g->node[i].in0 + k].i].def.i] = true;
     Graph *r = graph_like(a, g);
     ValueId *map = NEWN(a, ValueId, g->nvalue + 1);
     for (uint32_t i = 0; i < g->nvalue; i++) map[i] = NOVALUE;
@@ -452,7 +371,9 @@ static Graph *live_part(Arena *a, const Graph *g) {
 static bool options_ok(const LowerOptions *o, const char *file, Diags *d) {
     Loc loc = {.file = file, .line = 1, .col = 1};
     if (o->micro >= 1 && o->batch >= 1 && o->seq >= 1) return true;
-    return diag_fail(d, E064, loc, "micro-batches, batch and seq are whole numbers, 1 or more: %lld, %lld, %lld", (long long)o->micro, (long long)o->batch, (long long)o->seq);
+    return diag_fail(d, E064, loc,
+                     "micro-batches, batch and seq are whole numbers, 1 or more: %lld, %lld, %lld",
+                     (long long)o->micro, (long long)o->batch, (long long)o->seq);
 }
 
 Graph *frontend_lower(Arena *a, const char *file, const LowerOptions *o, GraphInfo *info, Diags *d) {
@@ -490,76 +411,4 @@ bool frontend_info(Arena *a, const char *file, const LowerOptions *o, GraphInfo 
         if (cx->entry[i].kind == S_HYPER) entry_get(cx, &cx->entry[i], cx->entry[i].loc);
     graph_info(cx, info);
     return d->nerror == before;
-}
-
-/* ---- what the graph asks of the world */
-
-static ConstValue const_back(const Val *v) {
-    ConstValue c = {.kind = VAL_NUMBER, .num = v->num, .is_int = v->t == LT_INT};
-    if (v->kind != VK_CONST) return (ConstValue){.kind = VAL_STRING, .str = "schedule"};
-    if (v->t == LT_BOOL) c.kind = VAL_BOOL;
-    if (v->t == LT_STR || v->t == LT_SCOPE) c = (ConstValue){.kind = VAL_STRING, .str = v->str};
-    return c;
-}
-
-static GraphInput input_info(const Entry *e) {
-    const AstType *t = &e->st->type;
-    GraphInput r = {.name = e->name, .dtype = t->name, .from = e->st->from ? e->st->from : e->name, .loc = e->loc};
-    for (uint32_t i = 0; i < t->dims.n && i < MAX_DIMS; i++) r.dims[r.ndim++] = t->dims.name[i];
-    return r;
-}
-
-static GraphHyper hyper_info(Cx *cx, Entry *e) {
-    double lo, hi;
-    const Setting *s = hyper_setting(cx, e->name);
-    GraphHyper r = {.name = e->name, .type = htype_text(cx, &e->st->htype), .doc = e->st->doc, .loc = e->loc};
-    r.value = const_back(&e->v);
-    r.origin = s ? s->origin : "default";
-    cx->quiet++;
-    r.range = hyper_range(cx, e->st, &lo, &hi) ? range_text(cx, e->st, lo, hi) : NULL;
-    cx->quiet--;
-    return r;
-}
-
-/* Answers to one problem: the size of a further dim of `tokens`. */
-static int64_t answers(Cx *cx, const char *dim) {
-    Entry *tokens = entry_find(cx, "tokens"), *e = entry_find(cx, dim);
-    if (!tokens || tokens->kind != S_INPUT || !e || e->kind != S_DIM) return 1;
-    for (uint32_t i = 0; i < tokens->st->type.dims.n; i++) {
-        if (strcmp(tokens->st->type.dims.name[i], dim)) continue;
-        if (e->st->names.n) return (int64_t)e->st->names.n;
-        int64_t lo = 1, hi;
-        Val a = e->st->e2 ? eval(cx, &cx->graph_scope, e->st->e) : val_num(1, true);
-        Val b = eval(cx, &cx->graph_scope, e->st->e2 ? e->st->e2 : e->st->e);
-        if (val_whole(&a, &lo) && val_whole(&b, &hi) && hi >= lo) return hi - lo + 1;
-    }
-    return 1;
-}
-
-void graph_info(Cx *cx, GraphInfo *info) {
-    *info = (GraphInfo){.side = 1, .group = 1, .best_mode = "min", .best_metric = "val.loss"};
-    info->input = NEWN(cx->a, GraphInput, cx->nentry + 1);
-    info->hyper = NEWN(cx->a, GraphHyper, cx->nentry + 1);
-    info->model = NEWN(cx->a, GraphModel, cx->nentry + 1);
-    for (uint32_t i = 0; i < cx->nentry; i++) {
-        Entry *e = &cx->entry[i];
-        if (e->kind == S_INPUT) info->input[info->ninput++] = input_info(e);
-        if (e->kind == S_HYPER) info->hyper[info->nhyper++] = hyper_info(cx, e);
-        if (e->kind != S_INSTANCE) continue;
-        bool trained = false;
-        for (uint32_t k = 0; k < cx->ntrain; k++) trained |= !strcmp(cx->train[k].model, e->name);
-        GraphModel *m = &info->model[info->nmodel++];
-        *m = (GraphModel){.name = e->name, .kind = e->st->kind_name, .frozen = e->st->frozen, .trained = trained, .loc = e->loc};
-        m->nkey = model_keys(cx, e->st, &m->key);
-    }
-    if (cx->best) {
-        info->best_mode = cx->best->name;
-        info->best_metric = cx->best->pattern;
-    }
-    info->side = answers(cx, "side");
-    info->group = answers(cx, "group");
-    const char **files = NEWN(cx->a, const char *, cx->nfile);
-    for (uint32_t i = 0; i < cx->nfile; i++) files[i] = cx->file[i]->path;
-    info->file = files;
-    info->nfile = cx->nfile;
 }

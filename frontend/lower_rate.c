@@ -1,7 +1,8 @@
 /* lower_rate.c: schedules, optimizers and random numbers.
  *
- * A schedule is an f64 number over the leaves `step` and `steps`, so one plan serves every step. A draw is a leaf whose
- * stream comes from the name of the binding and the count of draws in it: a new metric moves no other draw. */
+ * A schedule is an f64 number over the leaves `step` and `steps`, so one plan serves every step. A draw is a
+ * leaf whose stream comes from the name of the binding and the count of draws in it: a new metric moves no
+ * other draw. */
 #include "frontend/sema.h"
 
 #include <math.h>
@@ -14,9 +15,15 @@ static Val scalar(Cx *cx, const char *name) {
     return val_tensor(build_leaf(cx->g, OP_scalar, type_make(DT_F64, NULL, 0), &a, 1), LT_F32, false);
 }
 
-static Val num(double v) { return val_num(v, false); }
+static Val num(double v) {
+    return val_num(v, false);
+}
 
-typedef struct { Val peak, t, warm, down; double floor; bool warms; } Ramp;
+typedef struct {
+    Val peak, t, warm, down;
+    double floor;
+    bool warms;
+} Ramp;
 
 /* peak, t, W = floor(T * warmup) and how far the fall has come, (t - W) / (T - W) */
 static bool ramp(const Call *c, Ramp *r) {
@@ -25,8 +32,11 @@ static bool ramp(const Call *c, Ramp *r) {
     double warmup;
     r->peak = lift(cx, arg_eval(c, 0));
     if (!arg_num(c, 1, 0, &warmup) || !arg_num(c, 2, 0, &r->floor) || r->peak.kind == VK_POISON) return false;
-    if (!(warmup >= 0 && warmup < 1)) return sema_error(cx, E015, c->arg[1]->loc, "warmup= is a share of all steps, in [0, 1)"), false;
-    if (!val_is_number(&r->peak) && r->peak.kind != VK_TENSOR) return sema_error(cx, E026, r->peak.loc, "the peak is a number, not %s", val_text(cx, &r->peak)), false;
+    if (!(warmup >= 0 && warmup < 1))
+        return sema_error(cx, E015, c->arg[1]->loc, "warmup= is a share of all steps, in [0, 1)"), false;
+    if (!val_is_number(&r->peak) && r->peak.kind != VK_TENSOR)
+        return sema_error(cx, E026, r->peak.loc, "the peak is a number, not %s", val_text(cx, &r->peak)),
+               false;
     r->t = scalar(cx, "step");
     Val steps = scalar(cx, "steps");
     r->warm = warmup > 0 ? val_ew1(cx, OP_floor, val_bin(cx, B_MUL, steps, num(warmup), l), l) : num(0);
@@ -46,7 +56,9 @@ static Val ramp_up(const Call *c, const Ramp *r, Val fall) {
     return val_where(cx, val_bin(cx, B_LT, r->t, r->warm, l), up, fall, l);
 }
 
-Val rate_constant(const Call *c) { return lift(c->cx, arg_eval(c, 0)); }
+Val rate_constant(const Call *c) {
+    return lift(c->cx, arg_eval(c, 0));
+}
 
 Val rate_cosine(const Call *c) {
     Cx *cx = c->cx;
@@ -72,8 +84,10 @@ Val rate_hold_decay(const Call *c) {
     Loc l = c->e->loc;
     Val a = lift(cx, arg_eval(c, 0)), b = lift(cx, arg_eval(c, 1)), t = scalar(cx, "step");
     double hold, decay;
-    if (!arg_num(c, 2, 0, &hold) || !arg_num(c, 3, 0, &decay) || a.kind == VK_POISON || b.kind == VK_POISON) return val_poison();
-    if (!(hold >= 0) || !(decay >= 0)) return val_error(cx, E015, c->e->loc, "hold= and decay= are numbers of steps, 0 or more");
+    if (!arg_num(c, 2, 0, &hold) || !arg_num(c, 3, 0, &decay) || a.kind == VK_POISON || b.kind == VK_POISON)
+        return val_poison();
+    if (!(hold >= 0) || !(decay >= 0))
+        return val_error(cx, E015, c->e->loc, "hold= and decay= are numbers of steps, 0 or more");
     Val way = val_bin(cx, B_DIV, val_bin(cx, B_SUB, t, num(hold), l), num(decay > 0 ? decay : 1), l);
     Val fall = val_bin(cx, B_SUB, a, val_bin(cx, B_MUL, way, val_bin(cx, B_SUB, a, b, l), l), l);
     Val late = val_where(cx, val_bin(cx, B_LT, t, num(hold + decay), l), fall, b, l);
@@ -84,8 +98,10 @@ Val rate_hold_decay(const Call *c) {
 
 static Val optim(const Call *c, OptRec *o, Val lr) {
     if (lr.kind == VK_POISON) return lr;
-    bool number = val_is_number(&lr) || (lr.kind == VK_TENSOR && lr.t <= LT_INT && val_type(c->cx, &lr)->ndim == 0);
-    if (!number) return val_error(c->cx, E026, lr.loc, "lr is one number or a schedule, not %s", val_text(c->cx, &lr));
+    bool number =
+        val_is_number(&lr) || (lr.kind == VK_TENSOR && lr.t <= LT_INT && val_type(c->cx, &lr)->ndim == 0);
+    if (!number)
+        return val_error(c->cx, E026, lr.loc, "lr is one number or a schedule, not %s", val_text(c->cx, &lr));
     Val r = {.kind = VK_OPTIM};
     o->lr = NEW(c->cx->a, Val);
     *o->lr = lr;
@@ -101,8 +117,12 @@ static bool betas(const Call *c, int k, OptRec *o) {
     Val v = arg_eval(c, k);
     if (v.kind == VK_POISON) return false;
     bool ok = v.kind == VK_LIST && v.u.list.n == 2;
-    for (uint32_t i = 0; ok && i < 2; i++) ok = val_is_number(&v.u.list.item[i]) && v.u.list.item[i].num >= 0 && v.u.list.item[i].num < 1;
-    if (!ok) return sema_error(c->cx, E015, c->arg[k]->loc, "betas= is two numbers in [0, 1), as in betas=(0.9, 0.95)"), false;
+    for (uint32_t i = 0; ok && i < 2; i++)
+        ok = val_is_number(&v.u.list.item[i]) && v.u.list.item[i].num >= 0 && v.u.list.item[i].num < 1;
+    if (!ok)
+        return sema_error(c->cx, E015, c->arg[k]->loc,
+                          "betas= is two numbers in [0, 1), as in betas=(0.9, 0.95)"),
+               false;
     o->b1 = v.u.list.item[0].num;
     o->b2 = v.u.list.item[1].num;
     return true;
@@ -117,7 +137,8 @@ Val make_adamw(const Call *c) {
     if (c->arg[4]) {
         Val p = arg_eval(c, 4);
         if (p.kind == VK_POISON) return p;
-        if (p.kind != VK_CONST || p.t != LT_STR) return val_error(c->cx, E015, c->arg[4]->loc, "no_decay= is a pattern in quotes");
+        if (p.kind != VK_CONST || p.t != LT_STR)
+            return val_error(c->cx, E015, c->arg[4]->loc, "no_decay= is a pattern in quotes");
         o->no_decay = p.str;
     }
     return optim(c, o, lr);
@@ -138,7 +159,9 @@ Val make_lora(const Call *c) {
 
 /* ---- random numbers */
 
-static int64_t next_stream(Cx *cx) { return stream_of(arena_fmt(cx->a, "draw:%s#%d", cx->binding, cx->ndraw++)); }
+static int64_t next_stream(Cx *cx) {
+    return stream_of(arena_fmt(cx->a, "draw:%s#%d", cx->binding, cx->ndraw++));
+}
 
 static bool draw_dims(const Call *c, DimId *d, uint32_t *n) {
     Cx *cx = c->cx;
@@ -154,12 +177,14 @@ static bool draw_dims(const Call *c, DimId *d, uint32_t *n) {
             return false;
         }
         for (uint32_t k = 0; k < i; k++)
-            if (own[k].i == own[i].i) return sema_error(cx, E020, loc[i], "the dim `%s` twice", name[i]), false;
+            if (own[k].i == own[i].i)
+                return sema_error(cx, E020, loc[i], "the dim `%s` twice", name[i]), false;
         batch |= dim_is(cx, own[i], "batch");
     }
     *n = 0;
     if (batch && cx->g->micro.i != UINT32_MAX) d[(*n)++] = cx->g->micro;
-    if (*n + count > MAX_DIMS) return sema_error(cx, E015, c->arg[0]->loc, "at most %d dims", MAX_DIMS), false;
+    if (*n + count > MAX_DIMS)
+        return sema_error(cx, E015, c->arg[0]->loc, "at most %d dims", MAX_DIMS), false;
     for (uint32_t i = 0; i < count; i++) d[(*n)++] = own[i];
     return true;
 }
@@ -180,7 +205,9 @@ static Val initial(const Call *c, double a, double b) {
     return r;
 }
 
-static Val part(const Call *c, int k, double dflt) { return c->arg[k] ? lift(c->cx, arg_eval(c, k)) : num(dflt); }
+static Val part(const Call *c, int k, double dflt) {
+    return c->arg[k] ? lift(c->cx, arg_eval(c, k)) : num(dflt);
+}
 
 Val draw_uniform(const Call *c) {
     if (!c->arg[0]) return initial(c, 0, 1);
@@ -205,7 +232,8 @@ Val draw_lognormal(const Call *c) {
     Loc l = c->e->loc;
     double m, s;
     if (!arg_num(c, 1, 1, &m) || !arg_num(c, 2, 1, &s)) return val_poison();
-    if (!(m > 0) || !(s >= 0)) return val_error(cx, E015, c->e->loc, "lognormal has mean= above 0 and std= of 0 or more");
+    if (!(m > 0) || !(s >= 0))
+        return val_error(cx, E015, c->e->loc, "lognormal has mean= above 0 and std= of 0 or more");
     double v = log1p(s * s / (m * m));
     Val z = draw(c, OP_normal);
     Val x = val_bin(cx, B_ADD, val_bin(cx, B_MUL, z, num(sqrt(v)), l), num(log(m) - v / 2), l);
@@ -222,10 +250,12 @@ Val nn_dropout(const Call *c) {
     Val x = arg_tensor(c, 0);
     double p;
     if (!arg_num(c, 1, 0, &p) || x.kind == VK_POISON) return val_poison();
-    if (!(p >= 0 && p < 1)) return val_error(cx, E060, c->arg[1]->loc, "the share that dropout drops is in [0, 1), not %g", p);
+    if (!(p >= 0 && p < 1))
+        return val_error(cx, E060, c->arg[1]->loc, "the share that dropout drops is in [0, 1), not %g", p);
     if (p == 0 || strcmp(cx->o->phase, "train") != 0) return x;
     const Type *t = val_type(cx, &x);
-    Attr stream = at_int(stream_of(arena_fmt(cx->a, "draw:%s/dropout#%d", cx->g->path ? cx->g->path : "", cx->ndraw++)));
+    Attr stream = at_int(
+        stream_of(arena_fmt(cx->a, "draw:%s/dropout#%d", cx->g->path ? cx->g->path : "", cx->ndraw++)));
     ValueId u = build_leaf(cx->g, OP_uniform, type_make(t->dt, t->dim, t->ndim), &stream, 1);
     Val keep = val_bin(cx, B_GE, val_tensor(u, LT_F32, false), num(p), c->e->loc);
     return val_where(cx, keep, val_bin(cx, B_DIV, x, num(1 - p), c->e->loc), num(0), c->e->loc);

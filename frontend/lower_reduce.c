@@ -1,8 +1,9 @@
 /* lower_reduce.c: reductions with their dims, masks and scope.
  *
- * `sum(x, where=m)` is sum(where(m, x, 0)), so what is masked can hold anything and gets gradient 0. A reduction that
- * removes `batch` also masks the empty slots (`present`) and, in scope step, removes `micro`. Counts are taken over the
- * mask alone and multiplied by the sizes of the dims that the mask lacks: a mask of fewer dims costs less. */
+ * `sum(x, where=m)` is sum(where(m, x, 0)), so what is masked can hold anything and gets gradient 0. A
+ * reduction that removes `batch` also masks the empty slots (`present`) and, in scope step, removes `micro`.
+ * Counts are taken over the mask alone and multiplied by the sizes of the dims that the mask lacks: a mask of
+ * fewer dims costs less. */
 #include "frontend/sema.h"
 
 #include <math.h>
@@ -10,7 +11,7 @@
 
 typedef struct {
     Val x;
-    Val mask;               /* VK_POISON: every position counts */
+    Val mask; /* VK_POISON: every position counts */
     DimId over[MAX_DIMS];
     uint32_t nover;
 } Red;
@@ -27,7 +28,9 @@ ValueId present_mask(Cx *cx) {
     return cx->present;
 }
 
-static bool has_micro(const Cx *cx) { return cx->g->micro.i != UINT32_MAX; }
+static bool has_micro(const Cx *cx) {
+    return cx->g->micro.i != UINT32_MAX;
+}
 
 /* Dims of the operand and of its mask together, without micro. */
 static Type union_dims(const Cx *cx, const Red *r) {
@@ -63,7 +66,8 @@ static bool red_mask(const Call *c, Red *r) {
 
 static bool red_over(const Call *c, Red *r) {
     Cx *cx = c->cx;
-    if (c->arg[1] && c->arg[2]) return sema_error(cx, E015, c->e->loc, "`%s` takes over= or per=, not both", c->b->name), false;
+    if (c->arg[1] && c->arg[2])
+        return sema_error(cx, E015, c->e->loc, "`%s` takes over= or per=, not both", c->b->name), false;
     Type all = union_dims(cx, r);
     const Expr *e = c->arg[1] ? c->arg[1] : c->arg[2];
     DimId named[MAX_DIMS];
@@ -92,7 +96,9 @@ static bool red_ragged(const Call *c, const Red *r) {
     for (uint32_t i = 0; i < r->nover; i++) {
         const Dim *d = &c->cx->g->dim[r->over[i].i];
         if (!d->ragged) continue;
-        Diag *g = sema_error(c->cx, E030, c->e->loc, "`%s` over `%s`, whose length differs from sample to sample, without where=", c->b->name, d->name);
+        Diag *g = sema_error(c->cx, E030, c->e->loc,
+                             "`%s` over `%s`, whose length differs from sample to sample, without where=",
+                             c->b->name, d->name);
         sema_span(c->cx, g, &r->x);
         diag_help(c->cx->d, g, "say which positions count: where=mask; where=true means all");
         Loc end = c->e->loc;
@@ -113,19 +119,25 @@ static bool red_scope(const Call *c, Red *r) {
     if (c->arg[4]) {
         Val s = arg_eval(c, 4);
         if (s.kind == VK_POISON) return false;
-        if (s.kind != VK_CONST || s.t != LT_SCOPE) return sema_error(cx, E026, s.loc, "scope= is `step`, `ranks` or `micro`, not %s", val_text(cx, &s)), false;
+        if (s.kind != VK_CONST || s.t != LT_SCOPE)
+            return sema_error(cx, E026, s.loc, "scope= is `step`, `ranks` or `micro`, not %s",
+                              val_text(cx, &s)),
+                   false;
         scope = s.str;
     }
     bool batch = false;
     for (uint32_t i = 0; i < r->nover; i++) batch |= dim_is(cx, r->over[i], "batch");
-    if (c->arg[4] && !batch) sema_warn(cx, W069, c->arg[4]->loc, "scope= has no effect: this reduction does not remove `batch`");
+    if (c->arg[4] && !batch)
+        sema_warn(cx, W069, c->arg[4]->loc, "scope= has no effect: this reduction does not remove `batch`");
     if (!batch || !has_micro(cx)) return true;
-    if (!strcmp(scope, "ranks")) sema_warn(cx, W202, c->e->loc, "scope=ranks: the result depends on the number of ranks");
+    if (!strcmp(scope, "ranks"))
+        sema_warn(cx, W202, c->e->loc, "scope=ranks: the result depends on the number of ranks");
     ValueId present = present_mask(cx);
     ValueId both[2] = {r->mask.v, present};
     r->mask = val_tensor(r->mask.kind == VK_POISON ? present : emit_ew(cx, OP_and, both, 2), LT_BOOL, false);
     if (!strcmp(scope, "step")) {
-        if (r->nover == MAX_DIMS) return sema_error(cx, E020, c->e->loc, "a value has at most %d dims", MAX_DIMS), false;
+        if (r->nover == MAX_DIMS)
+            return sema_error(cx, E020, c->e->loc, "a value has at most %d dims", MAX_DIMS), false;
         r->over[r->nover++] = cx->g->micro;
     }
     return true;
@@ -136,8 +148,11 @@ static bool red_open(const Call *c, bool mask_operand, Red *r) {
     *r = (Red){0};
     r->x = lift(cx, arg_eval(c, 0));
     if (r->x.kind == VK_POISON) return false;
-    if (r->x.kind != VK_TENSOR && !val_is_number(&r->x)) return sema_error(cx, E026, r->x.loc, "`%s` does not take %s", c->b->name, val_text(cx, &r->x)), false;
-    if (r->x.t == LT_TOKEN) return sema_error(cx, E032, r->x.loc, "`%s` does not take tokens", c->b->name), false;
+    if (r->x.kind != VK_TENSOR && !val_is_number(&r->x))
+        return sema_error(cx, E026, r->x.loc, "`%s` does not take %s", c->b->name, val_text(cx, &r->x)),
+               false;
+    if (r->x.t == LT_TOKEN)
+        return sema_error(cx, E032, r->x.loc, "`%s` does not take tokens", c->b->name), false;
     if (mask_operand && r->x.t != LT_BOOL) {
         Diag *g = sema_error(cx, E031, r->x.loc, "`%s` takes a mask", c->b->name);
         sema_span(cx, g, &r->x);
@@ -168,20 +183,25 @@ static ValueId masked(Cx *cx, const Red *r, ValueId x, double other) {
     return emit_ew(cx, OP_where, in, 3);
 }
 
-static ValueId sum_of(Cx *cx, const Red *r, ValueId x) { return over_dims(cx, OP_sum, masked(cx, r, x, 0), r); }
+static ValueId sum_of(Cx *cx, const Red *r, ValueId x) {
+    return over_dims(cx, OP_sum, masked(cx, r, x, 0), r);
+}
 
 /* How many positions count, as a real of dtype dt; a constant where nothing is masked. */
 static ValueId count_of(Cx *cx, const Red *r, DType dt) {
     Graph *g = cx->g;
     double times = 1;
     for (uint32_t i = 0; i < r->nover; i++)
-        if (r->mask.kind == VK_POISON || !type_has(val_type(cx, &r->mask), r->over[i])) times *= (double)g->dim[r->over[i].i].size;
+        if (r->mask.kind == VK_POISON || !type_has(val_type(cx, &r->mask), r->over[i]))
+            times *= (double)g->dim[r->over[i].i].size;
     if (r->mask.kind == VK_POISON) return b_const(g, dt, times);
     ValueId n = over_dims(cx, OP_sum, b_cast(g, r->mask.v, dt), r);
     return times == 1 ? n : b_ew2(g, OP_mul, n, b_const(g, dt, times));
 }
 
-static ValueId bin(Cx *cx, Op op, ValueId a, ValueId b) { return emit_ew(cx, op, (ValueId[]){a, b}, 2); }
+static ValueId bin(Cx *cx, Op op, ValueId a, ValueId b) {
+    return emit_ew(cx, op, (ValueId[]){a, b}, 2);
+}
 
 /* where(n > least, v, 0) */
 static ValueId if_more(Cx *cx, ValueId n, double least, ValueId v) {
@@ -189,9 +209,13 @@ static ValueId if_more(Cx *cx, ValueId n, double least, ValueId v) {
     return emit_ew(cx, OP_where, (ValueId[]){some, v, b_const(cx->g, value_type(cx->g, v)->dt, 0)}, 3);
 }
 
-static ValueId at_least_one(Cx *cx, ValueId n) { return bin(cx, OP_max, n, b_const(cx->g, value_type(cx->g, n)->dt, 1)); }
+static ValueId at_least_one(Cx *cx, ValueId n) {
+    return bin(cx, OP_max, n, b_const(cx->g, value_type(cx->g, n)->dt, 1));
+}
 
-static DType red_dtype(const Cx *cx, const Val *x) { return x->t == LT_BOOL ? DT_F32 : val_type(cx, x)->dt; }
+static DType red_dtype(const Cx *cx, const Val *x) {
+    return x->t == LT_BOOL ? DT_F32 : val_type(cx, x)->dt;
+}
 
 static Val red_result(ValueId v, LType t, const Red *r, bool grad) {
     Val out = val_tensor(v, t, grad && r->x.grad);
@@ -219,7 +243,8 @@ Val red_mean(const Call *c) {
 static void lint_few(const Call *c, const Red *r) {
     double n = 1;
     for (uint32_t i = 0; i < r->nover; i++) n *= (double)c->cx->g->dim[r->over[i].i].size;
-    if (n < 32 && !c->cx->o->assume_sizes) sema_warn(c->cx, W063, c->e->loc, "`%s` over at most %.0f values", c->b->name, n);
+    if (n < 32 && !c->cx->o->assume_sizes)
+        sema_warn(c->cx, W063, c->e->loc, "`%s` over at most %.0f values", c->b->name, n);
 }
 
 /* max(0, (q - s^2 / n) / (n - ddof)) in f64, 0 if n <= ddof */
@@ -227,12 +252,14 @@ static bool variance(const Call *c, Red *r, ValueId *v, DType *dt) {
     Cx *cx = c->cx;
     double ddof;
     if (!red_open(c, false, r) || !arg_num(c, 5, 1, &ddof)) return false;
-    if (ddof != floor(ddof) || ddof < 0) return sema_error(cx, E015, c->arg[5]->loc, "ddof= is a whole number, 0 or more"), false;
+    if (ddof != floor(ddof) || ddof < 0)
+        return sema_error(cx, E015, c->arg[5]->loc, "ddof= is a whole number, 0 or more"), false;
     lint_few(c, r);
     *dt = red_dtype(cx, &r->x);
     ValueId x = b_cast(cx->g, as_real(cx, &r->x, *dt), DT_F64);
     x = masked(cx, r, x, 0); /* before it is squared: what is masked may be inf */
-    ValueId n = count_of(cx, r, DT_F64), s = over_dims(cx, OP_sum, x, r), q = over_dims(cx, OP_sum, bin(cx, OP_mul, x, x), r);
+    ValueId n = count_of(cx, r, DT_F64), s = over_dims(cx, OP_sum, x, r),
+            q = over_dims(cx, OP_sum, bin(cx, OP_mul, x, x), r);
     ValueId square = bin(cx, OP_sub, q, bin(cx, OP_div, bin(cx, OP_mul, s, s), at_least_one(cx, n)));
     ValueId down = at_least_one(cx, bin(cx, OP_sub, n, b_const(cx->g, DT_F64, ddof)));
     ValueId raw = bin(cx, OP_max, bin(cx, OP_div, square, down), b_const(cx->g, DT_F64, 0));
@@ -277,8 +304,12 @@ static Val red_logic(const Call *c, bool negate, Op op) {
     return red_result(bin(c->cx, op, n, b_const(c->cx->g, DT_F32, 0)), LT_BOOL, &r, false);
 }
 
-Val red_any(const Call *c) { return red_logic(c, false, OP_gt); }
-Val red_all(const Call *c) { return red_logic(c, true, OP_eq); }
+Val red_any(const Call *c) {
+    return red_logic(c, false, OP_gt);
+}
+Val red_all(const Call *c) {
+    return red_logic(c, true, OP_eq);
+}
 
 Val red_extreme(const Call *c) {
     Red r;

@@ -35,11 +35,14 @@ Val seq_shuffle(const Call *c) {
     Cx *cx = c->cx;
     Val x = arg_tensor(c, 0), m = arg_mask(c, 2);
     DimId d;
-    if (x.kind == VK_POISON || m.kind == VK_POISON || !visible_join(cx, m.loc, &x, &m) || !arg_dim(c, 1, &x, &d)) return val_poison();
+    if (x.kind == VK_POISON || m.kind == VK_POISON || !visible_join(cx, m.loc, &x, &m) ||
+        !arg_dim(c, 1, &x, &d))
+        return val_poison();
     const Type *t = val_type(cx, &x), *u = val_type(cx, &m);
     if (!type_holds(t, u)) x.v = to_dims(cx, x.v, u->dim, u->ndim);
     int64_t stream = stream_of(arena_fmt(cx->a, "draw:%s#%d", cx->binding, cx->ndraw++));
-    x.v = build(cx->g, OP_shuffle, (ValueId[]){x.v, m.v}, 2, (Attr[]){at_dim(d), at_int(stream), at_none()}, 3);
+    x.v =
+        build(cx->g, OP_shuffle, (ValueId[]){x.v, m.v}, 2, (Attr[]){at_dim(d), at_int(stream), at_none()}, 3);
     return x;
 }
 
@@ -47,7 +50,8 @@ Val seq_argmax(const Call *c) {
     Cx *cx = c->cx;
     Val x = lift_any(cx, arg_eval(c, 0));
     if (x.kind == VK_POISON) return x;
-    if (x.kind != VK_TENSOR || x.t > LT_INT) return val_error(cx, E026, x.loc, "argmax takes numbers with dims, not %s", val_text(cx, &x));
+    if (x.kind != VK_TENSOR || x.t > LT_INT)
+        return val_error(cx, E026, x.loc, "argmax takes numbers with dims, not %s", val_text(cx, &x));
     DimId d;
     if (c->arg[1]) {
         if (!arg_dim(c, 1, &x, &d)) return val_poison();
@@ -56,7 +60,8 @@ Val seq_argmax(const Call *c) {
     }
     if (is_logits(cx, &x) && !dim_is(cx, d, "vocab")) return lift(cx, x);
     bool token = dim_is(cx, d, "vocab");
-    ValueId v = build(cx->g, OP_argmax, &x.v, 1, (Attr[]){at_dim(d), at_int(cx->dim[d.i].base), at_bool(token)}, 3);
+    ValueId v =
+        build(cx->g, OP_argmax, &x.v, 1, (Attr[]){at_dim(d), at_int(cx->dim[d.i].base), at_bool(token)}, 3);
     return val_tensor(v, token ? LT_TOKEN : LT_INT, false);
 }
 
@@ -84,7 +89,8 @@ static bool scan_step(const Call *c, Val *a, Val *b) {
     for (int i = 0; i < 2; i++) {
         const Val *v = i ? b : a;
         if (v->kind == VK_POISON) return false;
-        if ((v->kind != VK_TENSOR && v->kind != VK_CONST) || v->t > LT_BOOL) return sema_error(cx, E026, s.loc, "step= is a number, not %s", val_text(cx, v)), false;
+        if ((v->kind != VK_TENSOR && v->kind != VK_CONST) || v->t > LT_BOOL)
+            return sema_error(cx, E026, s.loc, "step= is a number, not %s", val_text(cx, v)), false;
     }
     return true;
 }
@@ -95,11 +101,13 @@ Val seq_scan(const Call *c) {
     Val init = arg_tensor(c, 1), m = arg_mask(c, 3), a, b;
     DimId d;
     bool reverse = false;
-    if (init.kind == VK_POISON || m.kind == VK_POISON || !arg_dim(c, 0, &m, &d) || !scan_step(c, &a, &b)) return val_poison();
+    if (init.kind == VK_POISON || m.kind == VK_POISON || !arg_dim(c, 0, &m, &d) || !scan_step(c, &a, &b))
+        return val_poison();
     if (c->arg[4]) {
         Val r = arg_eval(c, 4);
         if (r.kind == VK_POISON) return r;
-        if (r.kind != VK_CONST || r.t != LT_BOOL) return val_error(cx, E015, r.loc, "reverse= is true or false");
+        if (r.kind != VK_CONST || r.t != LT_BOOL)
+            return val_error(cx, E015, r.loc, "reverse= is true or false");
         reverse = r.num != 0;
     }
     DType dt = DT_F32;
@@ -119,18 +127,25 @@ Val seq_scan(const Call *c) {
     }
     for (int i = 1; i < 3; i++) in[i] = to_dims(cx, in[i], all.dim, all.ndim);
     ValueId out;
-    if (!emit_checked(cx, OP_scan, in, 4, (Attr[]){at_dim(d), at_bool(reverse)}, 2, c->e->loc, &out)) return val_poison();
+    if (!emit_checked(cx, OP_scan, in, 4, (Attr[]){at_dim(d), at_bool(reverse)}, 2, c->e->loc, &out))
+        return val_poison();
     return val_tensor(out, LT_F32, init.grad || a.grad || b.grad);
 }
 
 /* ---- constants */
 
-typedef struct { double *v; uint32_t n, cap; bool is_bool, is_int, is_token; } Flat;
+typedef struct {
+    double *v;
+    uint32_t n, cap;
+    bool is_bool, is_int, is_token;
+} Flat;
 
 static bool flatten(const Call *c, const Val *list, const DimId *d, uint32_t nd, Flat *out) {
     Cx *cx = c->cx;
     if (nd == 0) {
-        if (list->kind != VK_CONST || list->t > LT_TOKEN) return sema_error(cx, E026, list->loc, "tensor() holds constants, not %s", val_text(cx, list)), false;
+        if (list->kind != VK_CONST || list->t > LT_TOKEN)
+            return sema_error(cx, E026, list->loc, "tensor() holds constants, not %s", val_text(cx, list)),
+                   false;
         GROW(cx->a, out->v, out->n, out->cap);
         out->v[out->n++] = list->num;
         out->is_bool &= list->t == LT_BOOL;
@@ -140,7 +155,8 @@ static bool flatten(const Call *c, const Val *list, const DimId *d, uint32_t nd,
     }
     int64_t size = cx->g->dim[d[0].i].size;
     if (list->kind != VK_LIST || list->u.list.n != size) {
-        sema_error(cx, E024, list->loc, "`%s` has %lld places, here are %u", cx->g->dim[d[0].i].name, (long long)size, list->kind == VK_LIST ? list->u.list.n : 1);
+        sema_error(cx, E024, list->loc, "`%s` has %lld places, here are %u", cx->g->dim[d[0].i].name,
+                   (long long)size, list->kind == VK_LIST ? list->u.list.n : 1);
         return false;
     }
     for (uint32_t i = 0; i < list->u.list.n; i++)
@@ -148,7 +164,8 @@ static bool flatten(const Call *c, const Val *list, const DimId *d, uint32_t nd,
     return true;
 }
 
-/* The lower bound of a dim that the graph or a module declares with a range; without one coordinates start at 0. */
+/* The lower bound of a dim that the graph or a module declares with a range; without one coordinates start at
+ * 0. */
 static int64_t declared_base(const Call *c, const char *name) {
     const Stmt *st = NULL;
     if (c->sc->mod) {
@@ -167,7 +184,8 @@ static int64_t declared_base(const Call *c, const char *name) {
 
 static const char *const *declared_names(const Call *c, const char *name, int64_t *n) {
     Entry *e = entry_find(c->cx, name);
-    if (!e || (e->kind != S_DIM && e->kind != S_IMPORT) || e->st->kind != S_DIM || e->st->names.n == 0) return NULL;
+    if (!e || (e->kind != S_DIM && e->kind != S_IMPORT) || e->st->kind != S_DIM || e->st->names.n == 0)
+        return NULL;
     *n = (int64_t)e->st->names.n;
     return e->st->names.name;
 }
@@ -188,10 +206,14 @@ static bool tensor_dims(const Call *c, const Val *list, DimId *d, uint32_t *nd) 
             }
         } else {
             int64_t n, declared;
-            if (l->kind != VK_LIST || l->u.list.n == 0) return sema_error(cx, E024, l->loc, "`%s` needs a list here", name[i]), false;
+            if (l->kind != VK_LIST || l->u.list.n == 0)
+                return sema_error(cx, E024, l->loc, "`%s` needs a list here", name[i]), false;
             n = (int64_t)l->u.list.n;
             const char *const *names = declared_names(c, name[i], &declared);
-            if (names && declared != n) return sema_error(cx, E024, l->loc, "`%s` has %lld coordinates, here are %lld", name[i], (long long)declared, (long long)n), false;
+            if (names && declared != n)
+                return sema_error(cx, E024, l->loc, "`%s` has %lld coordinates, here are %lld", name[i],
+                                  (long long)declared, (long long)n),
+                       false;
             d[i] = dim_make(cx, name[i], NULL, n, names ? 0 : declared_base(c, name[i]), names, loc[i]);
         }
         for (uint32_t k = 0; k < i; k++)
@@ -219,7 +241,8 @@ Val make_table(const Call *c) {
     Cx *cx = c->cx;
     Val dv = arg_eval(c, 0);
     if (dv.kind == VK_POISON) return dv;
-    if (dv.kind != VK_DIM || !cx->dim[dv.dim.i].coord) return val_error(cx, E015, c->arg[0]->loc, "table takes a dim whose coordinates are names");
+    if (dv.kind != VK_DIM || !cx->dim[dv.dim.i].coord)
+        return val_error(cx, E015, c->arg[0]->loc, "table takes a dim whose coordinates are names");
     int64_t size = cx->g->dim[dv.dim.i].size;
     ValueId *in = NEWN(cx->a, ValueId, size);
     bool *given = NEWN(cx->a, bool, size), grad = false;
@@ -227,17 +250,21 @@ Val make_table(const Call *c) {
         const NamedExpr *x = &c->e->list.item[i];
         if (!x->name || x->e == c->arg[0]) continue;
         int at = dim_coord(cx, dv.dim, x->name);
-        if (at < 0) return val_error(cx, E023, x->loc, "`%s` has no coordinate `%s`", cx->dim[dv.dim.i].plain, x->name);
+        if (at < 0)
+            return val_error(cx, E023, x->loc, "`%s` has no coordinate `%s`", cx->dim[dv.dim.i].plain,
+                             x->name);
         Val v = lift(cx, eval(cx, c->sc, x->e));
         if (v.kind == VK_POISON) return v;
-        if ((v.kind != VK_TENSOR && !val_is_number(&v)) || v.t > LT_BOOL || (v.kind == VK_TENSOR && val_type(cx, &v)->ndim))
+        if ((v.kind != VK_TENSOR && !val_is_number(&v)) || v.t > LT_BOOL ||
+            (v.kind == VK_TENSOR && val_type(cx, &v)->ndim))
             return val_error(cx, E026, x->loc, "table holds single numbers, not %s", val_text(cx, &v));
         in[at] = as_real(cx, &v, DT_F32);
         grad |= v.grad;
         given[at] = true;
     }
     for (int64_t i = 0; i < size; i++)
-        if (!given[i]) return val_error(cx, E015, c->e->loc, "table: nothing for `%s`", coord_text(cx, dv.dim, i));
+        if (!given[i])
+            return val_error(cx, E015, c->e->loc, "table: nothing for `%s`", coord_text(cx, dv.dim, i));
     Attr d = at_dim(dv.dim);
     return val_tensor(build(cx->g, OP_stack, in, (uint32_t)size, &d, 1), LT_F32, grad);
 }
@@ -245,7 +272,8 @@ Val make_table(const Call *c) {
 Val make_size(const Call *c) {
     Val d = arg_eval(c, 0);
     if (d.kind == VK_POISON) return d;
-    if (d.kind != VK_DIM) return val_error(c->cx, E015, c->arg[0]->loc, "size takes a dim, not %s", val_text(c->cx, &d));
+    if (d.kind != VK_DIM)
+        return val_error(c->cx, E015, c->arg[0]->loc, "size takes a dim, not %s", val_text(c->cx, &d));
     return val_num((double)c->cx->g->dim[d.dim.i].size, true);
 }
 
@@ -253,8 +281,10 @@ Val make_expand(const Call *c) {
     Cx *cx = c->cx;
     Val x = lift(cx, arg_eval(c, 0));
     if (x.kind == VK_POISON) return x;
-    if (x.kind == VK_CONST && x.t <= LT_BOOL) x = val_tensor(x.t == LT_BOOL ? as_mask(cx, &x) : as_real(cx, &x, DT_F32), x.t, false);
-    if (x.kind != VK_TENSOR) return val_error(cx, E026, x.loc, "expand takes a value, not %s", val_text(cx, &x));
+    if (x.kind == VK_CONST && x.t <= LT_BOOL)
+        x = val_tensor(x.t == LT_BOOL ? as_mask(cx, &x) : as_real(cx, &x, DT_F32), x.t, false);
+    if (x.kind != VK_TENSOR)
+        return val_error(cx, E026, x.loc, "expand takes a value, not %s", val_text(cx, &x));
     Type t = *val_type(cx, &x);
     uint32_t n = 0;
     DimId to[MAX_DIMS];
@@ -263,11 +293,13 @@ Val make_expand(const Call *c) {
     for (uint32_t i = 1; i < c->e->list.n; i++) {
         Val d = eval(cx, c->sc, c->e->list.item[i].e);
         if (d.kind == VK_POISON) return d;
-        if (d.kind != VK_DIM) return val_error(cx, E015, c->e->list.item[i].loc, "expand takes dims after the value");
+        if (d.kind != VK_DIM)
+            return val_error(cx, E015, c->e->list.item[i].loc, "expand takes dims after the value");
         bool there = type_has(&t, d.dim);
         for (uint32_t k = 0; k < n; k++) there |= to[k].i == d.dim.i;
         if (there) continue;
-        if (n + t.ndim - micro >= MAX_DIMS) return val_error(cx, E015, c->e->loc, "a value has at most %d dims", MAX_DIMS);
+        if (n + t.ndim - micro >= MAX_DIMS)
+            return val_error(cx, E015, c->e->loc, "a value has at most %d dims", MAX_DIMS);
         to[n++] = d.dim;
     }
     for (int i = micro; i < t.ndim; i++) to[n++] = t.dim[i];

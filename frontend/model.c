@@ -1,7 +1,7 @@
 /* model.c: one model of a graph: its configs, dims, blocks, stacks and calls.
  *
- * A module is read anew for each model, so everything that may differ (configs, constants, dims) is cached in the Inst
- * by the statement that declares it. Nothing is looked for before somebody needs it. */
+ * A module is read anew for each model, so everything that may differ (configs, constants, dims) is cached in
+ * the Inst by the statement that declares it. Nothing is looked for before somebody needs it. */
 #include "frontend/sema.h"
 
 #include <string.h>
@@ -18,7 +18,9 @@ static Cached *cached_at(Cx *cx, Cached ***list, uint32_t *n, uint32_t *cap, con
     return c;
 }
 
-static Cached *inst_cached(Cx *cx, Inst *i, const Stmt *st) { return cached_at(cx, &i->cached, &i->ncached, &i->cached_cap, st); }
+static Cached *inst_cached(Cx *cx, Inst *i, const Stmt *st) {
+    return cached_at(cx, &i->cached, &i->ncached, &i->cached_cap, st);
+}
 
 /* What was tried quietly and failed is tried again when somebody needs it. */
 static void cached_done(Cx *cx, Cached *c, Val v) {
@@ -38,7 +40,8 @@ static void settings_of(Cx *cx, Inst *i, Module **seen, uint32_t *nseen, Module 
         if (d->imported || (d->st->kind != S_CONFIG && d->st->kind != S_DIM)) continue;
         for (uint32_t j = 0; j < i->nsetting; j++)
             if (!strcmp(i->setting[j]->name, d->name) && i->setting[j]->st != d->st) {
-                Diag *g = sema_error(cx, E011, d->loc, "`%s` is declared twice within model `%s`", d->name, i->name);
+                Diag *g = sema_error(cx, E011, d->loc, "`%s` is declared twice within model `%s`", d->name,
+                                     i->name);
                 diag_span(cx->d, g, i->setting[j]->loc, "first here");
             }
         GROW(cx->a, i->setting, i->nsetting, i->setting_cap);
@@ -51,7 +54,8 @@ static void all_settings(Cx *cx, const Scope *sc, Inst *i) {
     Module *seen[64];
     uint32_t nseen = 0;
     settings_of(cx, i, seen, &nseen, i->mod);
-    for (uint32_t k = 0; k < i->st->args.n; k++) { /* a block of another module brings that module's configs */
+    for (uint32_t k = 0; k < i->st->args.n;
+         k++) { /* a block of another module brings that module's configs */
         const Expr *e = i->st->args.item[k].e;
         if (e->kind != X_NAME) continue;
         cx->quiet++;
@@ -110,7 +114,8 @@ static Val look(Cx *cx, Inst *i, const Stmt *st, const char **from) {
         const char *key = st->keys.n ? st->keys.name[k] : st->name;
         for (uint32_t j = 0; src && j < src->njson; j++) {
             const Setting *s = &src->json[j];
-            if (!strcmp(s->key, key) && !(s->v.kind == VAL_NUMBER && s->v.num == -1)) return found(cx, s, st, from);
+            if (!strcmp(s->key, key) && !(s->v.kind == VAL_NUMBER && s->v.num == -1))
+                return found(cx, s, st, from);
         }
     }
     return val_poison();
@@ -119,17 +124,25 @@ static Val look(Cx *cx, Inst *i, const Stmt *st, const char **from) {
 static void nothing_gives(Cx *cx, Inst *i, const Stmt *st, Loc loc) {
     Sbuf b;
     sb_init(&b, cx->a);
-    for (uint32_t k = 0; k < (st->keys.n ? st->keys.n : 1); k++) sb_fmt(&b, "%s%s", k ? ", " : "", st->keys.n ? st->keys.name[k] : st->name);
+    for (uint32_t k = 0; k < (st->keys.n ? st->keys.n : 1); k++)
+        sb_fmt(&b, "%s%s", k ? ", " : "", st->keys.n ? st->keys.name[k] : st->name);
     Diag *g = sema_error(cx, E064, loc, "model `%s`: nothing gives `%s`", i->name, st->name);
     diag_span(cx->d, g, st->name_loc, "declared here");
     const char *json = i->src ? i->src->json_path : NULL;
-    if (json) diag_note(cx->d, g, "%s has none of %s", json, b.s);
-    else diag_note(cx->d, g, "there is no params.json or config.json beside its weights; %s would be looked for there", b.s);
-    diag_help(cx->d, g, "write models.%s.%s in the configuration, or give the model a path", i->name, st->name);
+    if (json)
+        diag_note(cx->d, g, "%s has none of %s", json, b.s);
+    else
+        diag_note(cx->d, g,
+                  "there is no params.json or config.json beside its weights; %s would be looked for there",
+                  b.s);
+    diag_help(cx->d, g, "write models.%s.%s in the configuration, or give the model a path", i->name,
+              st->name);
 }
 
 static void note_assumed(Cx *cx) {
-    if (!cx->sizes_assumed) graph_note(cx->g, "sizes without a configuration are assumed: configs %d, dims %d", ASSUMED_CONFIG, ASSUMED_DIM);
+    if (!cx->sizes_assumed)
+        graph_note(cx->g, "sizes without a configuration are assumed: configs %d, dims %d", ASSUMED_CONFIG,
+                   ASSUMED_DIM);
     cx->sizes_assumed = true;
 }
 
@@ -161,14 +174,17 @@ Val inst_config(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc) {
     } else if (none && cx->o->assume_sizes) {
         note_assumed(cx);
         bool flag = st->htype.base && !strcmp(st->htype.base, "bool");
-        v = flag ? val_bool(false) : !st->htype.base ? val_str(st->htype.choice.name[0]) : val_num(ASSUMED_CONFIG, true);
+        v = flag              ? val_bool(false)
+            : !st->htype.base ? val_str(st->htype.choice.name[0])
+                              : val_num(ASSUMED_CONFIG, true);
     } else if (none) {
         nothing_gives(cx, i, st, loc);
     }
     if (v.kind != VK_POISON && !config_type(st, &v)) {
         bool part = st->htype.base && !strcmp(st->htype.base, "int") && v.kind == VK_CONST && v.t == LT_F32;
-        v = val_error(cx, part ? E064 : E061, v.loc, "model `%s`: config `%s` is %s, not %s%s", i->name, st->name,
-                      st->htype.base ? st->htype.base : "one of the named choices", val_text(cx, &v), from);
+        v = val_error(cx, part ? E064 : E061, v.loc, "model `%s`: config `%s` is %s, not %s%s", i->name,
+                      st->name, st->htype.base ? st->htype.base : "one of the named choices",
+                      val_text(cx, &v), from);
     }
     if (v.kind == VK_CONST && st->htype.base && !strcmp(st->htype.base, "int")) v.t = LT_INT;
     cached_done(cx, c, v);
@@ -188,10 +204,13 @@ Val inst_let(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc) {
 
 /* ---- dims */
 
-static bool size_of(Cx *cx, Inst *i, const Stmt *st, const Val *v, int64_t least, const char *from, int64_t *n) {
+static bool size_of(Cx *cx, Inst *i, const Stmt *st, const Val *v, int64_t least, const char *from,
+                    int64_t *n) {
     if (v->kind == VK_POISON) return false;
     if (val_whole(v, n) && *n >= least && *n < ((int64_t)1 << 40)) return true;
-    Diag *g = sema_error(cx, E064, st->name_loc, "model `%s`: `%s` would be %s%s: a size is a whole number, %lld or more", i->name, st->name, val_text(cx, v), from, (long long)least);
+    Diag *g = sema_error(cx, E064, st->name_loc,
+                         "model `%s`: `%s` would be %s%s: a size is a whole number, %lld or more", i->name,
+                         st->name, val_text(cx, v), from, (long long)least);
     diag_label(g, "this dim");
     return false;
 }
@@ -200,7 +219,8 @@ static bool dim_range(Cx *cx, Inst *i, Module *m, const Stmt *st, DimId *d) {
     Scope sc = {.mod = m, .inst = i};
     Val lo = eval(cx, &sc, st->e), hi = eval(cx, &sc, st->e2);
     int64_t a, b;
-    if (!size_of(cx, i, st, &lo, -(int64_t)1000000000, "", &a) || !size_of(cx, i, st, &hi, a, "", &b)) return false;
+    if (!size_of(cx, i, st, &lo, -(int64_t)1000000000, "", &a) || !size_of(cx, i, st, &hi, a, "", &b))
+        return false;
     *d = dim_make(cx, st->name, i->name, b - a + 1, a, NULL, st->name_loc);
     return true;
 }
@@ -235,8 +255,10 @@ static bool dim_sized(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc, bool 
         note_assumed(cx);
         v = val_num(ASSUMED_DIM, true);
     }
-    if (v.kind == VK_POISON && st->e) v = eval(cx, &sc, st->e); /* says what is wrong */
-    else if (v.kind == VK_POISON) nothing_gives(cx, i, st, loc);
+    if (v.kind == VK_POISON && st->e)
+        v = eval(cx, &sc, st->e); /* says what is wrong */
+    else if (v.kind == VK_POISON)
+        nothing_gives(cx, i, st, loc);
     if (!size_of(cx, i, st, &v, 1, from, &n)) return false;
     *d = dim_make(cx, st->name, i->name, n, 0, NULL, st->name_loc);
     return true;
@@ -271,7 +293,8 @@ void inst_register_dims(Cx *cx, Inst *i) {
     cx->quiet++;
     for (uint32_t k = 0; k < i->nsetting; k++) {
         DimId d;
-        if (i->setting[k]->st->kind == S_DIM) inst_dim(cx, i, i->setting[k]->mod, i->setting[k]->st, i->setting[k]->loc, false, &d);
+        if (i->setting[k]->st->kind == S_DIM)
+            inst_dim(cx, i, i->setting[k]->mod, i->setting[k]->st, i->setting[k]->loc, false, &d);
     }
     cx->quiet--;
 }
@@ -281,7 +304,10 @@ void inst_register_dims(Cx *cx, Inst *i) {
 static bool find_kind(Cx *cx, const Scope *sc, const Stmt *st, DeclRef *kind) {
     Val k = eval_name(cx, sc, st->kind_name, st->kind_loc);
     if (k.kind == VK_POISON) return false;
-    if (k.kind != VK_KIND) return sema_error(cx, E017, st->kind_loc, "`%s` is %s, no kind of model", st->kind_name, val_text(cx, &k)), false;
+    if (k.kind != VK_KIND)
+        return sema_error(cx, E017, st->kind_loc, "`%s` is %s, no kind of model", st->kind_name,
+                          val_text(cx, &k)),
+               false;
     *kind = k.u.decl;
     return true;
 }
@@ -303,19 +329,25 @@ static void inst_args(Cx *cx, const Scope *sc, Inst *i) {
         const Stmt *member = x->name ? owner_member(i->top, x->name) : NULL;
         bool param = member && member->kind == S_PARAM && cx->testing;
         if (at < 0 && !(x->name && (inst_setting(cx, i, x->name) || param))) {
-            Diag *g = sema_error(cx, E015, x->loc, x->name ? "`%s` has no `%s`" : "`%s` gets too many arguments", i->decl->name, x->name ? x->name : "");
+            Diag *g =
+                sema_error(cx, E015, x->loc, x->name ? "`%s` has no `%s`" : "`%s` gets too many arguments",
+                           i->decl->name, x->name ? x->name : "");
             diag_help(cx->d, g, "arguments are parameters of the model, its configs and its sizes");
             continue;
         }
         Val v = eval(cx, sc, x->e);
-        if (at >= 0) frame_put(cx, &i->arg, f->item[at].name, v);
-        else frame_put(cx, &i->given, x->name, param ? lift(cx, v) : v);
+        if (at >= 0)
+            frame_put(cx, &i->arg, f->item[at].name, v);
+        else
+            frame_put(cx, &i->given, x->name, param ? lift(cx, v) : v);
     }
     Scope inner = {.own = i->top, .mod = i->mod, .inst = i};
     for (uint32_t k = 0; k < f->n; k++) {
         if (frame_find(&i->arg, f->item[k].name)) continue;
-        if (f->item[k].dflt) frame_put(cx, &i->arg, f->item[k].name, eval(cx, &inner, f->item[k].dflt));
-        else sema_error(cx, E015, st->loc, "`%s`: `%s` is missing", i->decl->name, f->item[k].name);
+        if (f->item[k].dflt)
+            frame_put(cx, &i->arg, f->item[k].name, eval(cx, &inner, f->item[k].dflt));
+        else
+            sema_error(cx, E015, st->loc, "`%s`: `%s` is missing", i->decl->name, f->item[k].name);
     }
 }
 
@@ -386,7 +418,8 @@ static Owner *copy_make(Cx *cx, Stack *s, const DeclRef *block, uint32_t at) {
         if (!name) return NULL;
         c->prefix[k] = arena_fmt(cx->a, "%s%s.", own->prefix[k], name);
     }
-    c->path = s->single ? arena_fmt(cx->a, "%s.%s", own->path, s->st->name) : arena_fmt(cx->a, "%s.%s.%u", own->path, s->st->name, at);
+    c->path = s->single ? arena_fmt(cx->a, "%s.%s", own->path, s->st->name)
+                        : arena_fmt(cx->a, "%s.%s.%u", own->path, s->st->name, at);
     return c;
 }
 
@@ -394,7 +427,8 @@ static Val stack_make(Cx *cx, Owner *own, const Stmt *st) {
     Scope sc = {.own = own, .mod = own->mod, .inst = own->inst};
     Val b = eval_name(cx, &sc, st->kind_name, st->kind_loc);
     if (b.kind == VK_POISON) return b;
-    if (b.kind != VK_BLOCK) return val_error(cx, E017, st->kind_loc, "`%s` is %s, no block", st->kind_name, val_text(cx, &b));
+    if (b.kind != VK_BLOCK)
+        return val_error(cx, E017, st->kind_loc, "`%s` is %s, no block", st->kind_name, val_text(cx, &b));
     Stack *s = NEW(cx->a, Stack);
     s->own = own;
     s->st = st;
@@ -405,9 +439,12 @@ static Val stack_make(Cx *cx, Owner *own, const Stmt *st) {
         if (v.kind == VK_POISON) return v;
         s->has_dim = v.kind == VK_DIM;
         s->dim = v.dim;
-        if (s->has_dim) n = cx->g->dim[v.dim.i].size;
+        if (s->has_dim)
+            n = cx->g->dim[v.dim.i].size;
         else if (!val_whole(&v, &n) || n < 0 || n > MAX_COPIES)
-            return val_error(cx, E064, st->e->loc, "model `%s`: `%s` would have %s copies: a whole number from 0 to %d", own->inst->name, st->name, val_text(cx, &v), MAX_COPIES);
+            return val_error(cx, E064, st->e->loc,
+                             "model `%s`: `%s` would have %s copies: a whole number from 0 to %d",
+                             own->inst->name, st->name, val_text(cx, &v), MAX_COPIES);
     }
     s->copy = NEWN(cx->a, Owner *, n);
     for (s->n = 0; s->n < n; s->n++)
@@ -424,9 +461,12 @@ Val owner_get(Cx *cx, Owner *own, const Stmt *st, Loc loc) {
     c->at = BUSY;
     Scope sc = {.own = own, .mod = own->mod, .inst = own->inst};
     Val v;
-    if (st->kind == S_PARAM) v = param_value(cx, own, st);
-    else if (st->kind == S_LET) v = eval(cx, &sc, st->e);
-    else v = stack_make(cx, own, st);
+    if (st->kind == S_PARAM)
+        v = param_value(cx, own, st);
+    else if (st->kind == S_LET)
+        v = eval(cx, &sc, st->e);
+    else
+        v = stack_make(cx, own, st);
     cached_done(cx, c, v);
     return v;
 }
@@ -453,8 +493,11 @@ static Val stack_each(Cx *cx, const Scope *sc, Stack *s, const Frame *args, Loc 
         Val v = copy_run(cx, sc, s->copy[k], args, loc);
         if (v.kind == VK_POISON) return v;
         v = lift_any(cx, v);
-        if (v.kind != VK_TENSOR || v.t > LT_INT) return val_error(cx, E026, loc, "the block `%s` gives %s, no numbers to stand side by side", s->copy[k]->decl->name, val_text(cx, &v));
-        if (type_has(val_type(cx, &v), s->dim)) return val_error(cx, E020, loc, "the value has the dim `%s` already", cx->g->dim[s->dim.i].name);
+        if (v.kind != VK_TENSOR || v.t > LT_INT)
+            return val_error(cx, E026, loc, "the block `%s` gives %s, no numbers to stand side by side",
+                             s->copy[k]->decl->name, val_text(cx, &v));
+        if (type_has(val_type(cx, &v), s->dim))
+            return val_error(cx, E020, loc, "the value has the dim `%s` already", cx->g->dim[s->dim.i].name);
         const Type *first = k ? value_type(cx->g, out[0]) : val_type(cx, &v);
         out[k] = to_dims(cx, v.v, first->dim, first->ndim);
         r.grad |= v.grad;
@@ -465,13 +508,19 @@ static Val stack_each(Cx *cx, const Scope *sc, Stack *s, const Frame *args, Loc 
 }
 
 Val stack_call(Cx *cx, const Scope *sc, Stack *s, const Expr *call, bool each) {
-    if (each && !s->has_dim) return val_error(cx, E015, call->loc, "`%s.each` adds the dim of the stack, but its size is a number, no dim", s->st->name);
-    if (s->n == 0) return call->list.n ? eval(cx, sc, call->list.item[0].e) : val_error(cx, E015, call->loc, "`%s` takes a value", s->st->name);
+    if (each && !s->has_dim)
+        return val_error(cx, E015, call->loc,
+                         "`%s.each` adds the dim of the stack, but its size is a number, no dim",
+                         s->st->name);
+    if (s->n == 0)
+        return call->list.n ? eval(cx, sc, call->list.item[0].e)
+                            : val_error(cx, E015, call->loc, "`%s` takes a value", s->st->name);
     Frame args = {0};
     const Owner *first = s->copy[0];
     Scope inner = {.frame = &args, .own = s->copy[0], .mod = first->mod, .inst = first->inst, .caller = sc};
     if (!bind_args(cx, sc, call, &first->decl->params, first->decl->name, &inner)) return val_poison();
-    if (args.n == 0) return val_error(cx, E015, call->loc, "the block `%s` takes no value", first->decl->name);
+    if (args.n == 0)
+        return val_error(cx, E015, call->loc, "the block `%s` takes no value", first->decl->name);
     if (each) return stack_each(cx, sc, s, &args, call->loc);
     for (uint32_t k = 0; k < s->n; k++) {
         args.item[0].v = copy_run(cx, sc, s->copy[k], &args, call->loc);
@@ -499,7 +548,10 @@ static void remember_called(Cx *cx, Inst *i, const Frame *args) {
 Val inst_method(Cx *cx, const Scope *sc, Inst *i, const char *name, const Expr *call, Loc loc) {
     const Stmt *def = owner_member(i->top, name);
     if (!def || def->kind != S_DEF) {
-        Diag *g = sema_error(cx, E017, loc, !strcmp(name, "call") ? "model `%s` cannot be called: it has no `def call`" : "model `%s` has no `%s`", i->name, name);
+        Diag *g = sema_error(cx, E017, loc,
+                             !strcmp(name, "call") ? "model `%s` cannot be called: it has no `def call`"
+                                                   : "model `%s` has no `%s`",
+                             i->name, name);
         diag_span(cx->d, g, i->st->name_loc, "the model is made here");
         return val_poison();
     }
@@ -507,7 +559,8 @@ Val inst_method(Cx *cx, const Scope *sc, Inst *i, const char *name, const Expr *
     Scope inner = {.frame = &frame, .own = i->top, .mod = i->mod, .inst = i, .caller = sc};
     if (!bind_args(cx, sc, call, &def->params, def->name, &inner)) return val_poison();
     remember_called(cx, i, &frame);
-    if (!call_enter(cx, arena_fmt(cx->a, "%s.%s", i->name, name), def, i->top, call->loc)) return val_poison();
+    if (!call_enter(cx, arena_fmt(cx->a, "%s.%s", i->name, name), def, i->top, call->loc))
+        return val_poison();
     const char *path = cx->g->path;
     cx->g->path = i->name;
     Val r = eval_body(cx, &inner, &def->body, def->e);

@@ -1,7 +1,7 @@
 /* module.c: finding and reading files, what modules offer, and the table of names of a graph.
  *
- * A graph with its bases is one table: the file at the bottom of `extends` is level 0 and comes first, so that every
- * name keeps the place of its first definition and a redefinition replaces what stands there. */
+ * A graph with its bases is one table: the file at the bottom of `extends` is level 0 and comes first, so
+ * that every name keeps the place of its first definition and a redefinition replaces what stands there. */
 #include "frontend/sema.h"
 
 #include <string.h>
@@ -24,7 +24,8 @@ static bool is_file(Cx *cx, const char *path) {
 }
 
 static const char *try_in(Cx *cx, const char *dir, const char *sub, const char *name) {
-    const char *p = !strcmp(dir, ".") ? arena_fmt(cx->a, "%s%s.wg", sub, name) : arena_fmt(cx->a, "%s/%s%s.wg", dir, sub, name);
+    const char *p = !strcmp(dir, ".") ? arena_fmt(cx->a, "%s%s.wg", sub, name)
+                                      : arena_fmt(cx->a, "%s/%s%s.wg", dir, sub, name);
     return is_file(cx, p) ? p : NULL;
 }
 
@@ -47,7 +48,8 @@ static bool same_file(Cx *cx, const char *a, const char *b) {
     EnvStat x, y;
     int err;
     if (!strcmp(a, b)) return true;
-    return env->stat(env, a, &x, &err) == 0 && env->stat(env, b, &y, &err) == 0 && x.dev == y.dev && x.ino == y.ino;
+    return env->stat(env, a, &x, &err) == 0 && env->stat(env, b, &y, &err) == 0 && x.dev == y.dev &&
+           x.ino == y.ino;
 }
 
 static const char *stem(Cx *cx, const char *path) {
@@ -97,7 +99,8 @@ Decl *module_find(Module *m, const char *name) {
     return NULL;
 }
 
-static void module_put(Cx *cx, Module *m, const char *name, Module *from, const Stmt *st, bool imported, Loc loc) {
+static void module_put(Cx *cx, Module *m, const char *name, Module *from, const Stmt *st, bool imported,
+                       Loc loc) {
     if (!check_name(cx, name, loc)) return;
     Decl *old = module_find(m, name);
     if (old && old->st == st) return;
@@ -125,8 +128,10 @@ static void module_import(Cx *cx, Module *m, const Stmt *st) {
     Module *from = module_load(cx, st->name, m->ast->path, st->name_loc);
     for (uint32_t i = 0; from && i < st->names.n; i++) {
         Decl *d = module_find(from, st->names.name[i]);
-        if (d) module_put(cx, m, d->name, d->mod, d->st, true, st->names.loc[i]);
-        else lacks(cx, from, st->names.name[i], st->names.loc[i]);
+        if (d)
+            module_put(cx, m, d->name, d->mod, d->st, true, st->names.loc[i]);
+        else
+            lacks(cx, from, st->names.name[i], st->names.loc[i]);
     }
 }
 
@@ -147,15 +152,21 @@ static void check_formals(Cx *cx, const Formals *f) {
     for (uint32_t i = 0; i < f->n; i++) {
         check_name(cx, f->item[i].name, f->item[i].loc);
         for (uint32_t k = 0; k < i; k++)
-            if (!strcmp(f->item[k].name, f->item[i].name)) sema_error(cx, E011, f->item[i].loc, "`%s` is defined twice", f->item[i].name);
+            if (!strcmp(f->item[k].name, f->item[i].name))
+                sema_error(cx, E011, f->item[i].loc, "`%s` is defined twice", f->item[i].name);
     }
 }
 
 static const char *stmt_word(StmtKind k) {
-    static const struct { StmtKind k; const char *word; } words[] = {
-        {S_INPUT, "input"}, {S_HYPER, "hyper"}, {S_STATE, "state"}, {S_LOSS, "loss"}, {S_METRIC, "metric"}, {S_METRIC_NAMES, "metric"},
-        {S_BEST, "best"}, {S_TRAIN, "train"}, {S_CLIP, "clip_norm"}, {S_ADAPT, "adapt"}, {S_PLAN, "plan"}, {S_INSTANCE, "model NAME : KIND"},
-        {S_CONFIG, "config"}, {S_BLOCK, "block"}, {S_MODEL, "model NAME {"},
+    static const struct {
+        StmtKind k;
+        const char *word;
+    } words[] = {
+        {S_INPUT, "input"},   {S_HYPER, "hyper"},   {S_STATE, "state"},
+        {S_LOSS, "loss"},     {S_METRIC, "metric"}, {S_METRIC_NAMES, "metric"},
+        {S_BEST, "best"},     {S_TRAIN, "train"},   {S_CLIP, "clip_norm"},
+        {S_ADAPT, "adapt"},   {S_PLAN, "plan"},     {S_INSTANCE, "model NAME : KIND"},
+        {S_CONFIG, "config"}, {S_BLOCK, "block"},   {S_MODEL, "model NAME {"},
     };
     for (size_t i = 0; i < WM_LEN(words); i++)
         if (words[i].k == k) return words[i].word;
@@ -164,22 +175,28 @@ static const char *stmt_word(StmtKind k) {
 
 static void module_statement(Cx *cx, Module *m, const Stmt *st) {
     switch (st->kind) {
-    case S_IMPORT: module_import(cx, m, st); break;
+    case S_IMPORT:
+        module_import(cx, m, st);
+        break;
     case S_BLOCK:
     case S_MODEL:
         check_members(cx, st);
         check_formals(cx, &st->params);
         module_put(cx, m, st->name, m, st, false, st->name_loc);
         break;
-    case S_DEF: check_formals(cx, &st->params); /* fallthrough */
+    case S_DEF:
+        check_formals(cx, &st->params); /* fallthrough */
     case S_DIM:
     case S_CONFIG:
     case S_LET:
         if (st->is_open) sema_error(cx, E018, st->loc, "`open` stands in graphs, not in modules");
         module_put(cx, m, st->name, m, st, false, st->name_loc);
         break;
-    case S_TEST: break;
-    default: sema_error(cx, E018, st->loc, "`%s` stands in graphs, not in modules", stmt_word(st->kind)); break;
+    case S_TEST:
+        break;
+    default:
+        sema_error(cx, E018, st->loc, "`%s` stands in graphs, not in modules", stmt_word(st->kind));
+        break;
     }
 }
 
@@ -239,8 +256,8 @@ static bool list_reads(Module *m, const Stmt *def, const ExprList *l, int depth)
 static bool expr_reads(Module *m, const Stmt *def, const Expr *e, int depth) {
     if (!e) return false;
     if (e->kind == X_NAME) return name_reads(m, def, e->name, depth);
-    return expr_reads(m, def, e->a, depth) || expr_reads(m, def, e->b, depth) || expr_reads(m, def, e->c, depth) ||
-           list_reads(m, def, &e->list, depth);
+    return expr_reads(m, def, e->a, depth) || expr_reads(m, def, e->b, depth) ||
+           expr_reads(m, def, e->c, depth) || list_reads(m, def, &e->list, depth);
 }
 
 bool reads_config(Module *m, const Stmt *def, int depth) {
@@ -286,7 +303,8 @@ static bool may_replace(Cx *cx, const Entry *old, const Entry *e) {
     if (old->kind == S_INPUT && e->kind == S_INPUT) {
         const AstType *a = &old->st->type, *b = &e->st->type;
         if (!strcmp(a->name, b->name) && names_hold(&b->dims, &a->dims)) return true;
-        Diag *g = sema_error(cx, E063, e->loc, "`%s` is redeclared with %s", e->name, strcmp(a->name, b->name) ? "another dtype" : "fewer dims");
+        Diag *g = sema_error(cx, E063, e->loc, "`%s` is redeclared with %s", e->name,
+                             strcmp(a->name, b->name) ? "another dtype" : "fewer dims");
         diag_span(cx->d, g, old->loc, "the base graph declares it here");
         diag_help(cx->d, g, "a redeclared input keeps its dtype and its dims, and may gain dims");
         return false;
@@ -332,11 +350,19 @@ static void graph_import(Cx *cx, AstFile *f, const Stmt *st, int level) {
         if (!d) {
             lacks(cx, m, name, loc);
         } else if (d->st->kind == S_CONFIG || d->st->kind == S_LET) {
-            sema_error(cx, E017, loc, "`%s` belongs to each model of module `%s`: a graph cannot import it", name, d->mod->ast->name);
+            sema_error(cx, E017, loc, "`%s` belongs to each model of module `%s`: a graph cannot import it",
+                       name, d->mod->ast->name);
         } else if (d->st->kind == S_DEF && reads_config(d->mod, d->st, 0)) {
-            sema_error(cx, E017, loc, "`%s` reads a config of module `%s`: only models can call it", name, d->mod->ast->name);
+            sema_error(cx, E017, loc, "`%s` reads a config of module `%s`: only models can call it", name,
+                       d->mod->ast->name);
         } else {
-            entry_put(cx, (Entry){.name = name, .kind = S_IMPORT, .st = d->st, .file = f, .mod = d->mod, .level = level, .loc = loc});
+            entry_put(cx, (Entry){.name = name,
+                                  .kind = S_IMPORT,
+                                  .st = d->st,
+                                  .file = f,
+                                  .mod = d->mod,
+                                  .level = level,
+                                  .loc = loc});
         }
     }
 }
@@ -356,7 +382,8 @@ static void train_add(Cx *cx, const Stmt *st, int level) {
             }
         }
         GROW(cx->a, cx->train, cx->ntrain, cx->train_cap);
-        cx->train[cx->ntrain++] = (TrainGroup){.model = p->model, .pattern = p->pattern, .st = st, .level = level, .row = -1, .loc = p->loc};
+        cx->train[cx->ntrain++] = (TrainGroup){
+            .model = p->model, .pattern = p->pattern, .st = st, .level = level, .row = -1, .loc = p->loc};
     }
 }
 
@@ -370,9 +397,17 @@ static void single(Cx *cx, const Stmt **slot, int *slot_level, const Stmt *st, i
 }
 
 static void graph_statement(Cx *cx, AstFile *f, const Stmt *st, int level) {
-    Entry e = {.name = st->name, .kind = st->kind, .st = st, .file = f, .level = level, .open = st->is_open, .loc = st->name_loc};
+    Entry e = {.name = st->name,
+               .kind = st->kind,
+               .st = st,
+               .file = f,
+               .level = level,
+               .open = st->is_open,
+               .loc = st->name_loc};
     switch (st->kind) {
-    case S_IMPORT: graph_import(cx, f, st, level); break;
+    case S_IMPORT:
+        graph_import(cx, f, st, level);
+        break;
     case S_INPUT:
         for (uint32_t i = 0; i < st->names.n; i++) {
             e.name = st->names.name[i];
@@ -380,17 +415,26 @@ static void graph_statement(Cx *cx, AstFile *f, const Stmt *st, int level) {
             entry_put(cx, e);
         }
         break;
-    case S_DEF: check_formals(cx, &st->params); /* fallthrough */
+    case S_DEF:
+        check_formals(cx, &st->params); /* fallthrough */
     case S_DIM:
     case S_HYPER:
     case S_INSTANCE:
     case S_STATE:
     case S_LET:
     case S_LOSS:
-    case S_METRIC: entry_put(cx, e); break;
-    case S_TRAIN: train_add(cx, st, level); break;
-    case S_CLIP: single(cx, &cx->clip, &cx->clip_level, st, level, "clip_norm"); break;
-    case S_BEST: single(cx, &cx->best, &cx->best_level, st, level, "best"); break;
+    case S_METRIC:
+        entry_put(cx, e);
+        break;
+    case S_TRAIN:
+        train_add(cx, st, level);
+        break;
+    case S_CLIP:
+        single(cx, &cx->clip, &cx->clip_level, st, level, "clip_norm");
+        break;
+    case S_BEST:
+        single(cx, &cx->best, &cx->best_level, st, level, "best");
+        break;
     case S_METRIC_NAMES:
     case S_PLAN:
     case S_ADAPT:
@@ -399,8 +443,11 @@ static void graph_statement(Cx *cx, AstFile *f, const Stmt *st, int level) {
         cx->misc[cx->nmisc] = st;
         cx->misc_level[cx->nmisc++] = level;
         break;
-    case S_TEST: break;
-    default: sema_error(cx, E018, st->loc, "`%s` stands in modules, not in graphs", stmt_word(st->kind)); break;
+    case S_TEST:
+        break;
+    default:
+        sema_error(cx, E018, st->loc, "`%s` stands in modules, not in graphs", stmt_word(st->kind));
+        break;
     }
 }
 
@@ -409,12 +456,19 @@ static bool chain_load(Cx *cx, const char *path) {
     AstFile *f = file_load(cx, path, from);
     while (f) {
         for (uint32_t i = 0; i < cx->nchain; i++)
-            if (cx->chain[i] == f) return sema_error(cx, E013, cx->chain[cx->nchain - 1]->base_loc, "graph `%s` extends itself", f->name), false;
-        if (cx->nchain == MAX_LEVELS) return sema_error(cx, E013, f->name_loc, "more than %d levels of extends", MAX_LEVELS), false;
+            if (cx->chain[i] == f)
+                return sema_error(cx, E013, cx->chain[cx->nchain - 1]->base_loc, "graph `%s` extends itself",
+                                  f->name),
+                       false;
+        if (cx->nchain == MAX_LEVELS)
+            return sema_error(cx, E013, f->name_loc, "more than %d levels of extends", MAX_LEVELS), false;
         GROW(cx->a, cx->chain, cx->nchain, cx->chain_cap);
         cx->chain[cx->nchain++] = f;
         if (!f->name) return false; /* the parser has said why */
-        if (f->is_module) return sema_error(cx, E016, cx->nchain > 1 ? cx->chain[cx->nchain - 2]->base_loc : f->name_loc, "`%s` is a module, not a graph", f->name), false;
+        if (f->is_module)
+            return sema_error(cx, E016, cx->nchain > 1 ? cx->chain[cx->nchain - 2]->base_loc : f->name_loc,
+                              "`%s` is a module, not a graph", f->name),
+                   false;
         if (!f->base) return true;
         const char *p = file_find(cx, f->base, f->path);
         if (!p) {
@@ -428,8 +482,11 @@ static bool chain_load(Cx *cx, const char *path) {
 
 bool graph_load(Cx *cx, const char *path) {
     if (!chain_load(cx, path)) return false;
-    if (cx->nchain > 3) sema_warn(cx, W067, cx->chain[0]->base_loc, "%u levels of extends: hard to read; `wmtpc expand` prints the flat file", cx->nchain - 1);
+    if (cx->nchain > 3)
+        sema_warn(cx, W067, cx->chain[0]->base_loc,
+                  "%u levels of extends: hard to read; `wmtpc expand` prints the flat file", cx->nchain - 1);
     for (uint32_t i = cx->nchain; i-- > 0;)
-        for (uint32_t k = 0; k < cx->chain[i]->body.n; k++) graph_statement(cx, cx->chain[i], cx->chain[i]->body.item[k], (int)(cx->nchain - 1 - i));
+        for (uint32_t k = 0; k < cx->chain[i]->body.n; k++)
+            graph_statement(cx, cx->chain[i], cx->chain[i]->body.item[k], (int)(cx->nchain - 1 - i));
     return true;
 }

@@ -1,8 +1,8 @@
 /* param.c: parameters: their names, shapes, first values, and which of them exist.
  *
- * Which parameters a model has under this configuration is known without building it: a walk over the syntax from its
- * defs, entering the chosen branch of `if` and `match`. Patterns of `train` lines are matched against that list, so that
- * each parameter node is made with its row. */
+ * Which parameters a model has under this configuration is known without building it: a walk over the syntax
+ * from its defs, entering the chosen branch of `if` and `match`. Patterns of `train` lines are matched
+ * against that list, so that each parameter node is made with its row. */
 #include "frontend/sema.h"
 
 #include <string.h>
@@ -68,7 +68,8 @@ static bool shape_in(Cx *cx, Owner *own, const Stmt *dim, int64_t *size, int dep
         const Stmt *m = own->decl->body.item[i];
         if (m->kind != S_STACK && m->kind != S_SUBBLOCK) continue;
         Val s = owner_get(cx, own, m, m->loc);
-        if (s.kind == VK_STACK && s.u.stack->n && shape_in(cx, s.u.stack->copy[0], dim, size, depth + 1)) return true;
+        if (s.kind == VK_STACK && s.u.stack->n && shape_in(cx, s.u.stack->copy[0], dim, size, depth + 1))
+            return true;
     }
     return false;
 }
@@ -92,7 +93,8 @@ static const char *shape_text(Cx *cx, const int64_t *shape, uint32_t n) {
 }
 
 /* A model with weights finds each parameter there, in its shape. */
-static bool check_stored(Cx *cx, Owner *own, const Stmt *st, const char *const name[2], const int64_t *shape) {
+static bool check_stored(Cx *cx, Owner *own, const Stmt *st, const char *const name[2],
+                         const int64_t *shape) {
     Inst *i = own->inst;
     if (!i->src || !i->src->has_weights || cx->quiet) return true;
     if (!i->second_known) {
@@ -103,26 +105,34 @@ static bool check_stored(Cx *cx, Owner *own, const Stmt *st, const char *const n
     const StoredShape *s = stored_find(i->src, want);
     if (!s && i->src->missing_init) return true;
     if (!s) {
-        Diag *g = sema_error(cx, D010, st->loc, "model `%s`: its weights have no tensor `%s%s`", i->name, i->src->prefix ? i->src->prefix : "", want);
+        Diag *g = sema_error(cx, D010, st->loc, "model `%s`: its weights have no tensor `%s%s`", i->name,
+                             i->src->prefix ? i->src->prefix : "", want);
         diag_help(cx->d, g, "models.%s.missing: init starts what is missing by this line", i->name);
         return false;
     }
     bool same = s->ndim == st->naxis;
     for (uint32_t k = 0; same && k < s->ndim; k++) same = s->shape[k] == shape[k];
     if (same) return true;
-    sema_error(cx, D011, st->loc, "model `%s`: `%s` is stored as %s, the model needs %s", i->name, want, shape_text(cx, s->shape, s->ndim), shape_text(cx, shape, st->naxis));
+    sema_error(cx, D011, st->loc, "model `%s`: `%s` is stored as %s, the model needs %s", i->name, want,
+               shape_text(cx, s->shape, s->ndim), shape_text(cx, shape, st->naxis));
     return false;
 }
 
 /* ---- the node */
 
-typedef struct { DimId dim[MAX_DIMS]; uint32_t n; int64_t shape[MAX_DIMS]; const char *axes; } ParamDims;
+typedef struct {
+    DimId dim[MAX_DIMS];
+    uint32_t n;
+    int64_t shape[MAX_DIMS];
+    const char *axes;
+} ParamDims;
 
 static bool param_dims(Cx *cx, Owner *own, const Stmt *st, ParamDims *p) {
     Sbuf b;
     sb_init(&b, cx->a);
     *p = (ParamDims){0};
-    if (st->naxis > MAX_DIMS) return sema_error(cx, E020, st->loc, "a parameter has at most %d axes", MAX_DIMS), false;
+    if (st->naxis > MAX_DIMS)
+        return sema_error(cx, E020, st->loc, "a parameter has at most %d axes", MAX_DIMS), false;
     for (uint32_t k = 0; k < st->naxis; k++) {
         const AstAxis *ax = &st->axis[k];
         sb_fmt(&b, "%s%s", k ? "," : "", ax->dims.n > 1 ? "(" : "");
@@ -130,11 +140,18 @@ static bool param_dims(Cx *cx, Owner *own, const Stmt *st, ParamDims *p) {
         for (uint32_t i = 0; i < ax->dims.n; i++) {
             Decl *d = module_find(own->mod, ax->dims.name[i]);
             DimId id;
-            if (!d || d->st->kind != S_DIM) return sema_error(cx, E020, ax->dims.loc[i], "module `%s` has no dim `%s`", own->mod->ast->name, ax->dims.name[i]), false;
+            if (!d || d->st->kind != S_DIM)
+                return sema_error(cx, E020, ax->dims.loc[i], "module `%s` has no dim `%s`",
+                                  own->mod->ast->name, ax->dims.name[i]),
+                       false;
             if (!inst_dim(cx, own->inst, d->mod, d->st, ax->dims.loc[i], true, &id)) return false;
             for (uint32_t j = 0; j < p->n; j++)
-                if (p->dim[j].i == id.i) return sema_error(cx, E011, ax->dims.loc[i], "the dim `%s` twice in one parameter", d->name), false;
-            if (p->n == MAX_DIMS) return sema_error(cx, E020, ax->loc, "a parameter has at most %d dims", MAX_DIMS), false;
+                if (p->dim[j].i == id.i)
+                    return sema_error(cx, E011, ax->dims.loc[i], "the dim `%s` twice in one parameter",
+                                      d->name),
+                           false;
+            if (p->n == MAX_DIMS)
+                return sema_error(cx, E020, ax->loc, "a parameter has at most %d dims", MAX_DIMS), false;
             p->dim[p->n++] = id;
             p->shape[k] *= cx->g->dim[id.i].size;
             sb_fmt(&b, "%s%s", i ? "," : "", cx->g->dim[id.i].name);
@@ -158,7 +175,10 @@ static bool halves_text(Cx *cx, const Stmt *st, const ParamDims *p, const char *
             full = cx->g->dim[p->dim[i].i].name;
             ok = true;
         }
-        if (!ok) return sema_error(cx, E020, alt->loc, "`halves %s`: the parameter has no dim `%s` of even size", alt->halves, alt->halves), false;
+        if (!ok)
+            return sema_error(cx, E020, alt->loc, "`halves %s`: the parameter has no dim `%s` of even size",
+                              alt->halves, alt->halves),
+                   false;
         sb_fmt(&b, "%s%s=%s", b.len ? "," : "", k ? "hf" : "meta", full);
     }
     *text = b.len ? b.s : NULL;
@@ -180,7 +200,8 @@ static bool init_text(Cx *cx, Owner *own, const Stmt *st, const char **text) {
         sb_str(&b, "const:");
         sb_double(&b, v.num);
     } else {
-        Diag *g = sema_error(cx, E026, st->e->loc, "a parameter starts as a number, normal(mean=, std=) or uniform(lo=, hi=)");
+        Diag *g = sema_error(cx, E026, st->e->loc,
+                             "a parameter starts as a number, normal(mean=, std=) or uniform(lo=, hi=)");
         sema_span(cx, g, &v);
         return false;
     }
@@ -216,7 +237,8 @@ Val param_value(Cx *cx, Owner *own, const Stmt *st) {
     if (!param_dims(cx, own, st, &p)) return val_poison();
     if (given_value(cx, own, st, &p, &v)) return v;
     const char *name[2] = {param_name(cx, own, st, 0), param_name(cx, own, st, 1)}, *halves, *init;
-    if (!name[0] || !name[1] || !halves_text(cx, st, &p, &halves) || !init_text(cx, own, st, &init)) return val_poison();
+    if (!name[0] || !name[1] || !halves_text(cx, st, &p, &halves) || !init_text(cx, own, st, &init))
+        return val_poison();
     if (!check_stored(cx, own, st, name, p.shape)) return val_poison();
     Inst *i = own->inst;
     const ParamRef *ref = ref_find(i, name[0]);
@@ -227,8 +249,14 @@ Val param_value(Cx *cx, Owner *own, const Stmt *st) {
     g->loc = st->loc;
     g->path = own->path;
     Attr attr[] = {
-        at_str(g, i->name), at_str(g, name[0]), at_str(g, name[1]), at_str(g, p.axes), halves ? at_str(g, halves) : at_none(),
-        at_str(g, init), at_int(train ? ref->row : -1), at_bool(!ref || ref->decay),
+        at_str(g, i->name),
+        at_str(g, name[0]),
+        at_str(g, name[1]),
+        at_str(g, p.axes),
+        halves ? at_str(g, halves) : at_none(),
+        at_str(g, init),
+        at_int(train ? ref->row : -1),
+        at_bool(!ref || ref->decay),
         at_int(stream_of(arena_fmt(cx->a, "init:%s/%s", i->name, name[0]))),
     };
     ValueId leaf = build_leaf(g, OP_param, type_make(DT_F32, p.dim, p.n), attr, WM_LEN(attr));
@@ -239,8 +267,17 @@ Val param_value(Cx *cx, Owner *own, const Stmt *st) {
 
 /* ---- which parameters some def reads */
 
-typedef struct { const char *name[64]; uint32_t n; } Locals;
-typedef struct { Cx *cx; Inst *i; const void **seen; uint32_t nseen, cap; int depth; } Walk;
+typedef struct {
+    const char *name[64];
+    uint32_t n;
+} Locals;
+typedef struct {
+    Cx *cx;
+    Inst *i;
+    const void **seen;
+    uint32_t nseen, cap;
+    int depth;
+} Walk;
 
 static void walk_expr(Walk *w, const Expr *e, const Locals *l, Owner *own, Module *mod);
 
@@ -300,7 +337,8 @@ static void walk_name(Walk *w, const char *name, const Locals *l, Owner *own, Mo
         return;
     }
     const Decl *d = module_find(mod, name);
-    if (d && d->st->kind == S_DEF && !walk_seen(w, NULL, d->st)) walk_body(w, &d->st->params, &d->st->body, d->st->e, NULL, d->mod);
+    if (d && d->st->kind == S_DEF && !walk_seen(w, NULL, d->st))
+        walk_body(w, &d->st->params, &d->st->body, d->st->e, NULL, d->mod);
 }
 
 static Val walk_condition(Walk *w, const Expr *e, Owner *own, Module *mod) {
@@ -325,7 +363,8 @@ static void walk_expr(Walk *w, const Expr *e, const Locals *l, Owner *own, Modul
         walk_expr(w, e->b, l, own, mod);
         walk_expr(w, e->c, l, own, mod);
         for (uint32_t i = 0; i < e->list.n; i++) {
-            bool other = e->kind == X_MATCH && c.kind == VK_CONST && c.t == LT_STR && strcmp(e->list.item[i].name, c.str);
+            bool other = e->kind == X_MATCH && c.kind == VK_CONST && c.t == LT_STR &&
+                         strcmp(e->list.item[i].name, c.str);
             if (!other) walk_expr(w, e->list.item[i].e, l, own, mod);
         }
     }
@@ -358,7 +397,8 @@ static bool match_group(Cx *cx, const char *p, const char *s, int depth) {
         open += *q == '(' ? 1 : *q == ')' && q + 1 < close ? -1 : 0;
         bool ends = q + 1 == close || (*q == '|' && !open);
         if (!ends) continue;
-        if (match_text(cx, arena_fmt(cx->a, "%.*s%s", (int)(q - from), from, close), s, depth + 1)) return true;
+        if (match_text(cx, arena_fmt(cx->a, "%.*s%s", (int)(q - from), from, close), s, depth + 1))
+            return true;
         from = q + 1;
     }
     return false;

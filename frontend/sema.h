@@ -309,7 +309,8 @@ const char *param_name(Cx *cx, Owner *own, const Stmt *st, int which);
 const char *stored_name(Cx *cx, const Scope *sc, const AstStored *stored); /* `{..}` put in; NULL after a message */
 bool pattern_match(Cx *cx, const char *pattern, const char *name); /* names without .weight */
 
-/* ---- lower_graph.c, train.c */
+/* ---- hyper.c, lower_graph.c, train.c */
+void unknown_hypers(Cx *cx);
 void train_rows(Cx *cx);                            /* opt rows by pattern, before any parameter is made */
 void train_finish(Cx *cx);                          /* optimizers, E052 */
 void hints_check(Cx *cx);

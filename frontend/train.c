@@ -1,7 +1,8 @@
 /* train.c: `train` lines, plan hints, and lints over the whole graph.
  *
- * Rows go first: a parameter node carries the row of the optimizer that steps it, so patterns are matched against the
- * names of the model before anything is lowered. Whether a loss reaches a model is read off the graph at the end. */
+ * Rows go first: a parameter node carries the row of the optimizer that steps it, so patterns are matched
+ * against the names of the model before anything is lowered. Whether a loss reaches a model is read off the
+ * graph at the end. */
 #include "frontend/sema.h"
 
 #include <string.h>
@@ -36,10 +37,14 @@ static void match_rows(Cx *cx, TrainGroup *t, Inst *i) {
         t->hit = true;
     }
     for (uint32_t k = 0; k < cx->nmisc; k++)
-        if (cx->misc[k]->kind == S_ADAPT) return; /* its parameters would come from there; E080 says that they do not */
+        if (cx->misc[k]->kind == S_ADAPT)
+            return; /* its parameters would come from there; E080 says that they do not */
     if (t->hit || (!t->pattern && i->nparam == 0)) return;
-    Diag *g = sema_error(cx, E056, t->loc, "the pattern \"%s\" matches no parameter of `%s`", t->pattern, t->model);
-    if (i->nparam) diag_note(cx->d, g, "its parameters are %s%s%s, .. (%u in all)", i->param[0].name, i->nparam > 1 ? ", " : "", i->nparam > 1 ? i->param[i->nparam - 1].name : "", i->nparam);
+    Diag *g =
+        sema_error(cx, E056, t->loc, "the pattern \"%s\" matches no parameter of `%s`", t->pattern, t->model);
+    if (i->nparam)
+        diag_note(cx->d, g, "its parameters are %s%s%s, .. (%u in all)", i->param[0].name,
+                  i->nparam > 1 ? ", " : "", i->nparam > 1 ? i->param[i->nparam - 1].name : "", i->nparam);
 }
 
 void train_rows(Cx *cx) {
@@ -61,7 +66,9 @@ void train_rows(Cx *cx) {
             const NamedExpr *x = &e->list.item[j];
             if (!x->name || strcmp(x->name, "no_decay") || x->e->kind != X_STR) continue;
             for (uint32_t q = 0; q < m->inst->nparam; q++)
-                if (m->inst->param[q].row == cx->train[k].row && pattern_match(cx, x->e->name, m->inst->param[q].name)) m->inst->param[q].decay = false;
+                if (m->inst->param[q].row == cx->train[k].row &&
+                    pattern_match(cx, x->e->name, m->inst->param[q].name))
+                    m->inst->param[q].decay = false;
         }
     }
 }
@@ -69,7 +76,13 @@ void train_rows(Cx *cx) {
 /* ---- optimizers */
 
 static Opt opt_of(Cx *cx, const OptRec *o) {
-    Opt r = {.kind = o->kind, .b1 = o->b1, .b2 = o->b2, .eps = o->eps, .wd = o->wd, .momentum = o->momentum, .loc = o->loc};
+    Opt r = {.kind = o->kind,
+             .b1 = o->b1,
+             .b2 = o->b2,
+             .eps = o->eps,
+             .wd = o->wd,
+             .momentum = o->momentum,
+             .loc = o->loc};
     r.lr = as_real(cx, o->lr, DT_F64);
     return r;
 }
@@ -85,8 +98,11 @@ static void make_opts(Cx *cx) {
         g->path = "train";
         Val v = eval(cx, &cx->graph_scope, t->st->e);
         Opt o = {.kind = "sgd"};
-        if (v.kind == VK_OPTIM) o = opt_of(cx, v.u.opt);
-        else if (v.kind != VK_POISON) sema_error(cx, E015, t->st->e->loc, "`train` takes adamw(..) or sgd(..), not %s", val_text(cx, &v));
+        if (v.kind == VK_OPTIM)
+            o = opt_of(cx, v.u.opt);
+        else if (v.kind != VK_POISON)
+            sema_error(cx, E015, t->st->e->loc, "`train` takes adamw(..) or sgd(..), not %s",
+                       val_text(cx, &v));
         g->path = "";
         if (!train || v.kind != VK_OPTIM) continue;
         GROW(cx->a, g->opt, g->nopt, g->opt_cap);
@@ -95,8 +111,10 @@ static void make_opts(Cx *cx) {
     if (!cx->clip) return;
     Val c = eval(cx, &cx->graph_scope, cx->clip->e);
     if (c.kind == VK_POISON) return;
-    if (!val_is_number(&c) || !(c.num > 0)) sema_error(cx, E015, cx->clip->e->loc, "clip_norm is a number above 0 that is known when compiling");
-    else if (train) g->clip_norm = c.num;
+    if (!val_is_number(&c) || !(c.num > 0))
+        sema_error(cx, E015, cx->clip->e->loc, "clip_norm is a number above 0 that is known when compiling");
+    else if (train)
+        g->clip_norm = c.num;
 }
 
 /* ---- does a loss reach each trained model? */
@@ -130,8 +148,10 @@ static void check_reached(Cx *cx) {
             hit |= !strcmp(attr_str(g, n, "model"), cx->train[k].model);
         }
         if (hit) continue;
-        Diag *d = sema_error(cx, E052, cx->train[k].loc, "model `%s` is trained, but no loss reaches it", cx->train[k].model);
-        diag_help(cx->d, d, "a loss has to depend on it other than through stop_grad, a comparison or a count");
+        Diag *d = sema_error(cx, E052, cx->train[k].loc, "model `%s` is trained, but no loss reaches it",
+                             cx->train[k].model);
+        diag_help(cx->d, d,
+                  "a loss has to depend on it other than through stop_grad, a comparison or a count");
     }
 }
 
@@ -144,7 +164,8 @@ static void check_best(Cx *cx) {
     }
     const char *dot = st->pattern ? strchr(st->pattern, '.') : NULL;
     if (!dot) return;
-    bool phase = !strncmp(st->pattern, "val.", 4) || !strncmp(st->pattern, "train.", 6), known = !strcmp(dot + 1, "loss");
+    bool phase = !strncmp(st->pattern, "val.", 4) || !strncmp(st->pattern, "train.", 6),
+         known = !strcmp(dot + 1, "loss");
     for (uint32_t i = 0; i < cx->g->nresult; i++) {
         const Result *r = &cx->g->result[i];
         known |= (!strcmp(r->kind, "metric") || !strcmp(r->kind, "loss")) && !strcmp(r->name, dot + 1);
@@ -162,11 +183,19 @@ void train_finish(Cx *cx) {
 
 /* ---- plan hints: the words of each, `M` a model, `#` a number, `a|b` a choice */
 
-typedef struct { const char *word[4]; } Hint;
+typedef struct {
+    const char *word[4];
+} Hint;
 static const Hint hint_rows[] = {
-    {{"shard", "M", "NO_SHARD|SHARD_OPT|SHARD_GRAD_OP|FULL_SHARD", NULL}}, {{"recompute", "S", "every", "#"}}, {{"recompute", "S", "never", NULL}},
-    {{"chunk", "logits", "#", NULL}}, {{"precision", "M", "f32|bf16", NULL}}, {{"offload", "M", "parameters|optimizer", NULL}},
-    {{"bucket", "#", "MiB", NULL}}, {{"prefetch", "#", NULL, NULL}}, {{"reduce", "canonical|fast", NULL, NULL}},
+    {{"shard", "M", "NO_SHARD|SHARD_OPT|SHARD_GRAD_OP|FULL_SHARD", NULL}},
+    {{"recompute", "S", "every", "#"}},
+    {{"recompute", "S", "never", NULL}},
+    {{"chunk", "logits", "#", NULL}},
+    {{"precision", "M", "f32|bf16", NULL}},
+    {{"offload", "M", "parameters|optimizer", NULL}},
+    {{"bucket", "#", "MiB", NULL}},
+    {{"prefetch", "#", NULL, NULL}},
+    {{"reduce", "canonical|fast", NULL, NULL}},
 };
 
 static bool choice_has(const char *choice, const char *word) {
@@ -224,10 +253,14 @@ static void check_hint(Cx *cx, const char *const *word, const Loc *loc, uint32_t
         graph_note(cx->g, "plan hint without effect on one rank:%s", b.s);
         return;
     }
-    Diag *g = sema_error(cx, E080, loc[bad < n ? bad : n - 1], near ? "plan hint `%s` does not fit here" : "unknown plan hint `%s`", word[near && bad < n ? bad : 0]);
+    Diag *g = sema_error(cx, E080, loc[bad < n ? bad : n - 1],
+                         near ? "plan hint `%s` does not fit here" : "unknown plan hint `%s`",
+                         word[near && bad < n ? bad : 0]);
     const char *guess = near ? NULL : text_nearest(word[0], first, WM_LEN(first));
     if (guess) diag_help(cx->d, g, "did you mean `%s`?", guess);
-    if (near) diag_help(cx->d, g, "it is: %s %s %s %s", near->word[0], near->word[1] ? near->word[1] : "", near->word[2] ? near->word[2] : "", near->word[2] && near->word[3] ? near->word[3] : "");
+    if (near)
+        diag_help(cx->d, g, "it is: %s %s %s %s", near->word[0], near->word[1] ? near->word[1] : "",
+                  near->word[2] ? near->word[2] : "", near->word[2] && near->word[3] ? near->word[3] : "");
 }
 
 void hints_check(Cx *cx) {
@@ -249,6 +282,7 @@ void lint_unused(Cx *cx) {
     for (uint32_t i = 0; i < cx->nentry && !cx->d->nerror; i++) {
         const Entry *e = &cx->entry[i];
         bool kind = e->kind == S_HYPER || e->kind == S_LET || (e->kind == S_IMPORT && e->st->kind != S_DIM);
-        if (kind && !e->used && !e->open && e->level == top) sema_warn(cx, W062, e->loc, "`%s` is never used", e->name);
+        if (kind && !e->used && !e->open && e->level == top)
+            sema_warn(cx, W062, e->loc, "`%s` is never used", e->name);
     }
 }
