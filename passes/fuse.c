@@ -163,6 +163,13 @@ static uint32_t inputs_of(const Fuse *f, uint32_t also) {
     return n;
 }
 
+/* A sum of gradients of a weight that several places share. Each such sum is a kernel of its own, so that a gradient can
+ * be added as soon as it is there instead of waiting in memory for the others. */
+static bool adds_weights(const Fuse *f, const Node *n) {
+    const Type *t = &f->g->value[n->out0].ty;
+    return n->op == OP_add && is_backward(n) && (n->section & 1) && t->ndim > 0 && !type_has(t, f->g->batch);
+}
+
 /* May node i, all operands of which are placed or in the group, join? A backward node that is ready in the forward pass
  * stays out of its kernels: its result would wait in memory until the backward pass reads it. */
 static bool may_join(const Fuse *f, uint32_t i, uint32_t reader, Group *w) {
@@ -170,6 +177,7 @@ static bool may_join(const Fuse *f, uint32_t i, uint32_t reader, Group *w) {
     const Group *grp = &f->grp;
     if (!fusible(n) || n->section != grp->section || n->nout != 1 || grp->n == MAX_GROUP) return false;
     if (grp->n > 0 && is_backward(n) != grp->backward && !is_number(f, i)) return false;
+    if (grp->n > 0 && adds_weights(f, n)) return false;
     if ((grp->checked && f->next[i]) || (grp->writes_state && f->checked[i])) return false;
     if (!widen(f, i, w)) return false;
     if (!storable(f, w, i) && !inside(f, i, reader)) return false;
@@ -211,16 +219,47 @@ static bool try_join(Fuse *f, uint32_t i) {
     return false;
 }
 
+/* Length of the part of a path that names a block: through its last number, `policy.tail.0` of `policy.tail.0.att`. */
+static size_t block_of(const char *path) {
+    size_t len = 0;
+    for (size_t i = 0; path[i]; i++) {
+        bool starts = i == 0 || path[i - 1] == '.' || path[i - 1] == '/';
+        size_t k = i;
+        while (starts && path[k] >= '0' && path[k] <= '9') k++;
+        if (k > i && (!path[k] || path[k] == '.' || path[k] == '/')) len = k;
+    }
+    return len;
+}
+static bool same_block(const Fuse *f, uint32_t i, uint32_t k) {
+    const char *p = node_at(f, i)->path, *q = node_at(f, k)->path;
+    size_t n = block_of(p), m = block_of(q);
+    return n == 0 || m == 0 || (n == m && memcmp(p, q, n) == 0);
+}
+
+/* May reader r follow node i into its group? Not where blocks that stand beside each other (heads) read i: one kernel
+ * for all of them would keep all their activations in memory at a time. */
+static bool may_follow(const Fuse *f, uint32_t i, uint32_t r) {
+    const Node *n = node_at(f, i);
+    if (same_block(f, i, r)) return true;
+    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++) {
+        uint32_t other = f->uses.use[u].i;
+        if (!same_block(f, other, r) && !same_block(f, other, i)) return false;
+    }
+    return true;
+}
+
 /* Readers of node i's results, and readers of what it reads over the whole space. */
 static bool grow_at(Fuse *f, uint32_t i) {
     const Node *n = node_at(f, i);
     bool any = false;
-    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++) any |= try_join(f, f->uses.use[u].i);
+    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++)
+        if (may_follow(f, i, f->uses.use[u].i)) any |= try_join(f, f->uses.use[u].i);
     for (uint32_t k = 0; k < n->nin; k++) {
         ValueId v = operand(f, n, k);
         Dims own = dims_of(f->g, value_type(f->g, v));
         if (is_in(f, def_of(f, v)) || value_node(f->g, v)->op == OP_const || !same_set(&own, &f->grp.full)) continue;
-        for (uint32_t u = f->uses.use0[v.i]; u < f->uses.use0[v.i + 1]; u++) any |= try_join(f, f->uses.use[u].i);
+        for (uint32_t u = f->uses.use0[v.i]; u < f->uses.use0[v.i + 1]; u++)
+            if (same_block(f, i, f->uses.use[u].i)) any |= try_join(f, f->uses.use[u].i);
     }
     return any;
 }

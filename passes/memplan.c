@@ -3,7 +3,8 @@
  * Values that must be one memory form a buffer: a value and its micro_stack and micro_slices, a leaf of a micro-batch and
  * its micro_sum when G = 1, a parameter and its next value when the update is the last to read the old one. A buffer
  * lives over units (a fusion group or a node); what outlives a micro-batch lives over its whole section. Buffers are
- * placed from the largest down, each into the smallest gap that holds it. Ties by id. */
+ * placed one after the other (largest first, longest first, ..: the best of a few orders), each into the smallest gap
+ * that holds it. Ties by id. */
 #include "passes/passes.h"
 
 #include <string.h>
@@ -228,16 +229,23 @@ static void live_scratch(Memplan *m, uint32_t i) {
 }
 
 /* ---- offsets */
-static bool larger(const Buffer *b, uint32_t x, uint32_t y) {
-    return b[x].bytes != b[y].bytes ? b[x].bytes > b[y].bytes : x < y;
-}
+/* Orders in which buffers are placed; the one that needs the least memory is kept. All end in ties by id. */
+typedef double (*KeyFn)(const Buffer *b);
+static double by_bytes(const Buffer *b) { return (double)b->bytes; }
+static double by_area(const Buffer *b) { return (double)b->bytes * ((double)(b->to - b->from) + 1); }
+static double by_life(const Buffer *b) { return (double)(b->to - b->from) + (double)b->bytes * 1e-15; }
+static double by_start(const Buffer *b) { return -(double)b->from; }
+
+typedef struct { double key; uint32_t id; } Keyed;
+static bool goes_first(Keyed x, Keyed y) { return x.key != y.key ? x.key > y.key : x.id < y.id; }
+
 /* Merge sort: the order must not depend on the C library. */
-static void sort_by_size(const Buffer *b, uint32_t *item, uint32_t *tmp, uint32_t n) {
+static void sort_keyed(Keyed *item, Keyed *tmp, uint32_t n) {
     if (n < 2) return;
     uint32_t h = n / 2, i = 0, j = h, k = 0;
-    sort_by_size(b, item, tmp, h);
-    sort_by_size(b, item + h, tmp, n - h);
-    while (i < h && j < n) tmp[k++] = larger(b, item[j], item[i]) ? item[j++] : item[i++];
+    sort_keyed(item, tmp, h);
+    sort_keyed(item + h, tmp, n - h);
+    while (i < h && j < n) tmp[k++] = goes_first(item[j], item[i]) ? item[j++] : item[i++];
     while (i < h) tmp[k++] = item[i++];
     while (j < n) tmp[k++] = item[j++];
     memcpy(item, tmp, n * sizeof *item);
@@ -259,22 +267,37 @@ static int64_t best_gap(const Memplan *m, const uint32_t *placed, uint32_t nplac
     return best >= 0 ? best : top;
 }
 
-static int64_t place_work(Memplan *m) {
-    uint32_t n = 0, *item = NEWN(m->a, uint32_t, m->nbuffer + 1), *tmp = NEWN(m->a, uint32_t, m->nbuffer + 1);
-    uint32_t *placed = tmp, nplaced = 0;
+/* Places the buffers in the order of `key`; the bytes needed. */
+static int64_t place_by(Memplan *m, KeyFn key, Keyed *item, Keyed *tmp, uint32_t *placed) {
+    uint32_t n = 0, nplaced = 0;
     int64_t total = 0;
     for (uint32_t k = 0; k < m->nbuffer; k++)
-        if (m->buffer[k].used && !m->buffer[k].state) item[n++] = k;
-    sort_by_size(m->buffer, item, tmp, n);
+        if (m->buffer[k].used && !m->buffer[k].state) item[n++] = (Keyed){key(&m->buffer[k]), k};
+    sort_keyed(item, tmp, n);
     for (uint32_t k = 0; k < n; k++) {
-        Buffer *b = &m->buffer[item[k]];
+        Buffer *b = &m->buffer[item[k].id];
         b->off = best_gap(m, placed, nplaced, b);
         uint32_t at = nplaced++;
         for (; at > 0 && m->buffer[placed[at - 1]].off > b->off; at--) placed[at] = placed[at - 1];
-        placed[at] = item[k];
+        placed[at] = item[k].id;
         if (b->off + b->bytes > total) total = b->off + b->bytes;
     }
     return total;
+}
+
+static int64_t place_work(Memplan *m) {
+    static const KeyFn keys[] = {by_bytes, by_area, by_life, by_start};
+    Keyed *item = NEWN(m->a, Keyed, m->nbuffer + 1), *tmp = NEWN(m->a, Keyed, m->nbuffer + 1);
+    uint32_t *placed = NEWN(m->a, uint32_t, m->nbuffer + 1);
+    int64_t least = INT64_MAX, total = 0;
+    KeyFn best = keys[0], last = NULL;
+    for (size_t k = 0; k < WM_LEN(keys); k++) {
+        total = place_by(m, last = keys[k], item, tmp, placed);
+        if (total >= least) continue;
+        least = total;
+        best = keys[k];
+    }
+    return best == last ? total : place_by(m, best, item, tmp, placed);
 }
 
 static int64_t place_state(Memplan *m) {
