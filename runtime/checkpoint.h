@@ -72,7 +72,7 @@ typedef struct {
  * existing checkpoint of that step with the same files is success, with others R008. false: nothing was committed and
  * the temporary directory is gone as far as the disk allows. cut_bytes: size at which files are cut; 0: 2 GiB. */
 bool ckpt_save(Env *env, const char *dir, Owner *o, const StateView *v, const CkptInfo *info, int64_t cut_bytes, Diags *d);
-/* Removes temporary directories of runs that are dead (the owner calls it once, after owner_take). */
+/* Removes what dead runs left half-written (the owner calls it once, after owner_take). */
 bool ckpt_clean(Env *env, const char *dir, const Owner *o, Diags *d);
 /* Path of the newest checkpoint older than step `below` (INT64_MAX: the newest); *path NULL if there is none. */
 bool ckpt_find(Env *env, const char *dir, int64_t below, Arena *a, const char **path, int64_t *step, Diags *d);

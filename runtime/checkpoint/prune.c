@@ -62,6 +62,18 @@ static bool left_behind(Arena *a, const char *name, const char *ours) {
     return base && step_name(base, &step) && strcmp(dot + 5, ours);
 }
 
+/* NAME.tmp-PID: what an atomic write of one of the run's own files left when its process was killed. */
+static bool half_written(const char *name) {
+    static const char *const of[] = {"owner.json", "run.json", "config.yaml", "graph.wg", "F.plan", "metrics.jsonl"};
+    for (size_t i = 0; i < WM_LEN(of); i++) {
+        size_t n = strlen(of[i]);
+        if (strncmp(name, of[i], n) || strncmp(name + n, ".tmp-", 5)) continue;
+        const char *pid = name + n + 5;
+        return *pid && !pid[strspn(pid, "0123456789")];
+    }
+    return false;
+}
+
 bool ckpt_clean(Env *env, const char *dir, const Owner *o, Diags *d) {
     Names l;
     EnvStat st;
@@ -69,8 +81,10 @@ bool ckpt_clean(Env *env, const char *dir, const Owner *o, Diags *d) {
     Arena *a = arena_open(env, NULL);
     bool ok = a ? list_names(env, a, dir, &l, d) : diag_fail(d, R006, NOLOC, "no memory to clean %s", dir);
     for (uint32_t i = 0; ok && i < l.n; i++) {
-        if (!left_behind(a, l.name[i], owner_run_id(o))) continue;
         const char *path = join(a, dir, l.name[i]);
+        if (path && half_written(l.name[i]) && env->lstat(env, path, &st, &err) == 0 && st.is_file)
+            (void)env->unlink(env, path, &err); /* harmless if it stays */
+        if (!left_behind(a, l.name[i], owner_run_id(o))) continue;
         if (path && env->lstat(env, path, &st, &err) == 0 && st.is_dir) ok = remove_flat(env, a, path, d);
     }
     arena_close(a);

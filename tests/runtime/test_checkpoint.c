@@ -510,17 +510,18 @@ Test(prune, nothing_foreign_is_removed) {
              "cd '%s' && cp -r step-000001 step-000001.bak && cp -r step-000001 step-000000 && mkdir step-1 step-000009 && "
              "echo mine > step-000002/notes.txt && mkdir step-000001.tmp-mine step-000003.tmp-0123456789abcdef && "
              "echo x > step-000003.tmp-0123456789abcdef/model-00001-of-00001.safetensors && "
-             "mkdir -p step-000005.tmp-0123456789abcdee/sub", f.dir);
+             "mkdir -p step-000005.tmp-0123456789abcdee/sub && echo x > owner.json.tmp-123 && echo x > owner.json.tmp-x && echo x > a.tmp-123", f.dir);
     cr_assert(system(cmd) == 0);
     cr_assert(ckpt_prune(f.env, f.dir, f.o, 1, -1, -1, f.d));
     static const char *const kept[] = {"step-000001.bak", "step-000000", "step-1", "step-000009", "step-000002/notes.txt", "step-000001.tmp-mine",
-                                       "step-000003", "step-000004"};
-    for (size_t i = 0; i < WM_LEN(kept); i++) cr_assert(there(f.dir, kept[i]), "%s", kept[i]);
+                                       "step-000003", "step-000004", "owner.json.tmp-x", "a.tmp-123"};
     cr_assert(!there(f.dir, "step-000001"));
     Diags *d = diags_open(f.env);
     (void)ckpt_clean(f.env, f.dir, f.o, d); /* the one with a folder inside is named and left */
+    cr_assert(!there(f.dir, "owner.json.tmp-123"));
     cr_assert(diags_say(d, "sub"));
     cr_assert(!there(f.dir, "step-000003.tmp-0123456789abcdef") && there(f.dir, "step-000005.tmp-0123456789abcdee/sub") && there(f.dir, "step-000001.tmp-mine"));
+    for (size_t i = 0; i < WM_LEN(kept); i++) cr_assert(there(f.dir, kept[i]), "%s", kept[i]);
     diags_close(d);
     end(&f);
 }
