@@ -116,7 +116,7 @@ static inline void rg_unary(RandomGraph *x) {
         /* a logarithm of 0 where a mask is false: neither value nor gradient may see it */
         ValueId m = rg_mask(x, v), one = rg_num(x, 1);
         ValueId safe = b_ew2(g, OP_add, b_ew2(g, OP_mul, v, v), one);
-        ValueId zero = b_ew3(g, OP_where, m, safe, rg_num(x, 0));
+        ValueId zero = b_ew2(g, OP_mul, safe, b_cast(g, m, DT_F32));
         rg_put(x, b_ew3(g, OP_where, m, b_ew1(g, OP_log, zero), rg_num(x, 0.125)));
     }
 }
@@ -287,6 +287,14 @@ static inline void rg_vocab(RandomGraph *x) {
         h = b_ew2(g, OP_div, h, b_ew1(g, OP_sqrt, b_ew2(g, OP_add, ms, rg_num(x, 0.1))));
     }
     ValueId logits = b_matmul(g, h, x->out, &x->hidden, 1);
+    if (type_has(rg_type(x, logits), x->head) && rng_below(&x->r, 3) == 0) {
+        Attr at[2] = {at_dim(x->head), at_int(rng_below(&x->r, 2))};
+        logits = build(g, OP_select, &logits, 1, at, 2);
+    }
+    if (rng_below(&x->r, 4) == 0) { /* logits of the place before */
+        Attr at[5] = {at_dim(x->seq), at_int(-1), at_none(), at_none(), at_float(0)};
+        logits = build(g, OP_shift, &logits, 1, at, 5);
+    }
     t = *rg_type(x, logits);
     bool heads = type_has(&t, x->head);
     int64_t one = 1;

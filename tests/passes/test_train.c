@@ -145,6 +145,29 @@ static void known_weights(Arena *a, Diags *d, uint64_t which) {
     cr_assert(noted(t, "class early"));
     cr_assert_eq(count(t, OP_stop_grad), 0);
 }
+/* f32: tensors f32; what sums over the micro-batches outside the backward is f64 already inside the sum. */
+static void dtypes(Arena *a, Diags *d, uint64_t which) {
+    Graph *t = to_form(a, two_heads(a, (Weighting)which), d, true);
+    uint32_t sums = 0;
+    for (uint32_t i = 0; i < t->nnode; i++) {
+        const Node *n = &t->node[i];
+        DType dt = t->value[n->out0].ty.dt;
+        if (n->op == OP_param || n->op == OP_state || n->op == OP_linear_ce || n->op == OP_linear_ce_grad || n->op == OP_matmul)
+            cr_assert_eq(dt, DT_F32, "%s is %s", op_info[n->op].name, dtype_name[dt]);
+        if (n->op != OP_micro_sum) continue;
+        bool weight = n->flags & N_BWD;
+        cr_assert_eq(dt, weight ? DT_F32 : DT_F64, "a sum over micro is %s", dtype_name[dt]);
+        cr_assert_eq(value_node(t, t->operand[n->in0])->op == OP_cast, false, "the cast stands inside the sum");
+        sums += !weight;
+    }
+    cr_assert_eq(sums, 2); /* numerator and denominator */
+    cr_assert_eq(value_type(t, graph_find_result(t, "loss", "ce")->v)->dt, DT_F64);
+}
+Test(train, statistics_are_f64_and_tensors_f32) {
+    guarded(dtypes, UNIFORM);
+    guarded(dtypes, BY_LOSS);
+}
+
 Test(train, weights_known_before_give_one_pass) {
     guarded(known_weights, UNIFORM);
     guarded(known_weights, BY_LABEL);
