@@ -150,6 +150,11 @@ static void shipped_tests(Arena *a, Diags *d, const char *name) {
         passed += n.passed;
     }
     cr_assert_eq(passed, 11, "%u tests passed", passed);
+    LowerOptions o = small();
+    TestCount n;
+    bool ok = frontend_test(a, WM_SOURCE_DIR "/tests/frontend/builtins.wg", &o, &n, d);
+    if (!ok) show(d);
+    cr_assert(ok && n.passed == 9 && n.failed == 0);
 }
 Test(lower, in_file_tests) { in_arena("", shipped_tests); }
 
@@ -184,3 +189,72 @@ static void expands(Arena *a, Diags *d, const char *unused) {
     }
 }
 Test(lower, expand_is_the_same_graph) { in_arena("", expands); }
+
+/* ---- scopes, empty slots and micro-batches, with numbers by hand */
+
+static bool scope_leaf(void *ctx, const Graph *g, const Node *n, double *out, int64_t count) {
+    static const double r[] = {1, 3, 5, 99, 99, 99}, present[] = {1, 1, 1, 0, 0, 0};
+    (void)ctx;
+    if (n->op == OP_state) {
+        for (int64_t i = 0; i < count; i++) out[i] = attr_float(g, n, "init");
+        return true;
+    }
+    const double *from = !strcmp(attr_str(g, n, "name"), "present") ? present : r;
+    if (n->op != OP_input || count != 6) return false;
+    memcpy(out, from, sizeof r);
+    return true;
+}
+
+static const char scope_graph[] =
+    "graph scopes\n"
+    "input r : f32[batch]\n"
+    "hyper s : scope = micro\n"
+    "loss step_mean = mean(r)\n"
+    "loss micro_mean = mean(r, scope=s)\n"
+    "metric above = count(r > 2)\n"
+    "metric above_micro = count(r > 2, scope=micro)\n"
+    "metric middle = quantile(r, 0.5)\n"
+    "metric middle_micro = quantile(r, 0.5, scope=micro)\n"
+    "metric apart = mean(abs(r - mean(r, scope=micro)))\n"
+    "metric spread = std(r, ddof=0)\n"
+    "metric most = max_of(r)\n"
+    "metric high = any(r > 50)\n"
+    "metric low = all(r < 50)\n"
+    "metric square = sum(r^2, scope=ranks)\n"
+    "metric tail = mean(first(r == 3, over=batch))\n"
+    "dim k = 2..3\n"
+    "metric part = mean(expand(r, k) * k, per=k)\n"
+    "state n : f32[k] = 7.0 next n + k * count(r > 0)\n"
+    "state b : bool = true next b and any(r > 50)\n";
+
+static void scopes(Arena *a, Diags *d, const char *unused) {
+    (void)unused;
+    const char *dir = WM_BINARY_DIR "/tests/flat", *file = WM_BINARY_DIR "/tests/flat/scopes.wg";
+    cr_assert(path_make_dirs(env_posix(), dir, d) && file_write_atomic(env_posix(), file, scope_graph, strlen(scope_graph), d));
+    static const char *const want[] = {"r"};
+    LowerOptions o = {.phase = "train", .micro = 3, .batch = 2, .seq = 4, .want = want, .nwant = 1};
+    static const char *const no[] = {"W202", "W063"};
+    o.no_warn = no;
+    o.nno_warn = 2;
+    GraphInfo info;
+    Graph *g = frontend_lower(a, file, &o, &info, d);
+    show(d);
+    cr_assert(g && d->n == 0);
+    EvalInput in = {.leaf = scope_leaf};
+    double **v = graph_eval(a, g, &in, NULL, 0, d);
+    cr_assert_not_null(v);
+    static const struct { const char *kind, *name; double value; } expect[] = {
+        {"loss", "step_mean", 3}, {"loss", "micro_mean", 3.5}, {"total", "total", 6.5}, {"metric", "above", 2}, {"metric", "above_micro", 1},
+        {"metric", "middle", 3}, {"metric", "middle_micro", 3.5}, {"metric", "apart", 2.0 / 3}, {"metric", "spread", 1.632993161855452},
+        {"metric", "most", 5}, {"metric", "high", 0}, {"metric", "low", 1}, {"metric", "square", 17.5}, {"metric", "tail", 1.0 / 3},
+        {"metric", "part.2", 6}, {"metric", "part.3", 9}, {"next", "n", 13}, {"next", "b", 0},
+    };
+    for (size_t i = 0; i < WM_LEN(expect); i++) {
+        const Result *r = graph_find_result(g, expect[i].kind, expect[i].name);
+        cr_assert_not_null(r, "%s", expect[i].name);
+        cr_assert(fabs(v[r->v.i][0] - expect[i].value) < 1e-12, "%s is %.17g", expect[i].name, v[r->v.i][0]);
+    }
+    cr_assert_eq(v[graph_find_result(g, "next", "n")->v.i][1], 16);
+    cr_assert(info.nhyper == 1 && info.ninput == 1 && !strcmp(info.hyper[0].value.str, "micro"));
+}
+Test(lower, scopes_and_empty_slots) { in_arena("", scopes); }
