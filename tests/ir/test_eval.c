@@ -90,6 +90,14 @@ IR_TEST(eval, sections_equal_whole) {
     cr_assert(v[13][0] != 0 && v[18][0] != 0 && v[12][0] != 0);
 }
 
+/* Rounding tells the trees apart: ((0+1)+(2+3))+4 gives 1, halves would give 2, left to right 2. */
+IR_TEST(eval, canonical_tree) {
+    Graph *g = parsed(a, "wir 1\ndim micro=5\ngraph \"t\" stage=train phase=train micro=micro {\n"
+                         "%0 = tensor values=[1e16,1,-1e16,1,1] : f64[micro]\n%1 = micro_sum %0 : f64[]\nresult value \"y\" %1\n}", d);
+    double **v = graph_eval(a, g, NULL, NULL, 0, d);
+    cr_assert(v && v[1][0] == 1, "%g", v ? v[1][0] : NAN);
+}
+
 IR_TEST(eval, wants_only_what_is_asked) {
     Graph *g = parsed(a, whole, d);
     ValueId want = {3};
