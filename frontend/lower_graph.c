@@ -394,10 +394,11 @@ Graph *frontend_lower(Arena *a, const char *file, const LowerOptions *o, GraphIn
     want_results(cx);
     hints_check(cx);
     train_finish(cx);
-    lint_unused(cx);
     if (info) graph_info(cx, info);
     if (d->nerror > before) return NULL;
-    return live_part(a, cx->g);
+    Graph *g = live_part(a, cx->g);
+    lint_graph(cx, g);
+    return d->nerror > before ? NULL : g;
 }
 
 bool frontend_info(Arena *a, const char *file, const LowerOptions *o, GraphInfo *info, Diags *d) {

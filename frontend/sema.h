@@ -317,6 +317,7 @@ void hints_check(Cx *cx);
 Val const_of(Cx *cx, const ConstValue *v);
 Val hyper_value(Cx *cx, Entry *e);
 void graph_info(Cx *cx, GraphInfo *info);
-void lint_unused(Cx *cx);
+/* ---- lint.c */
+void lint_graph(Cx *cx, const Graph *g); /* g: what is left to run */
 
 #endif

@@ -1,4 +1,4 @@
-/* train.c: `train` lines, plan hints, and lints over the whole graph.
+/* train.c: `train` lines and plan hints.
  *
  * Rows go first: a parameter node carries the row of the optimizer that steps it, so patterns are matched
  * against the names of the model before anything is lowered. Whether a loss reaches a model is read off the
@@ -272,17 +272,5 @@ void hints_check(Cx *cx) {
         }
         for (uint32_t k = 0; st->kind == S_PLAN && k < st->nhint; k++)
             if (st->hint[k].n) check_hint(cx, st->hint[k].word, st->hint[k].loc, st->hint[k].n);
-    }
-}
-
-/* ---- lints */
-
-void lint_unused(Cx *cx) {
-    int top = (int)cx->nchain - 1;
-    for (uint32_t i = 0; i < cx->nentry && !cx->d->nerror; i++) {
-        const Entry *e = &cx->entry[i];
-        bool kind = e->kind == S_HYPER || e->kind == S_LET || (e->kind == S_IMPORT && e->st->kind != S_DIM);
-        if (kind && !e->used && !e->open && e->level == top)
-            sema_warn(cx, W062, e->loc, "`%s` is never used", e->name);
     }
 }

@@ -92,6 +92,8 @@ static const Row rows[] = {
     {W063, 5, 12, "t", HEAD "metric m = std(r)\n"},
     {W060, 7, 58, "t", LOGITS "loss l2 = mean(cross_entropy(logits, labels[seq + head]) * softplus(entropy(logits)), where=true)\ntrain policy with sgd(1.0)\n"},
     {W062, 5, 7, "t", HEAD "hyper h : int = 3\n"},
+    {W064, 5, 17, "t", HEAD "metric m = mean(exp(r))\n"},
+    {W202, 5, 12, "t", HEAD "metric m = mean(r, scope=ranks)\n"},
     {W069, 5, 43, "t", HEAD "metric m = mean(sum(r * 2, over=[], scope=micro))\n"},
 };
 
@@ -141,7 +143,7 @@ Test(errors, each_at_its_place) {
 /* Every code of the language that this half gives has a row. */
 Test(errors, every_code_has_a_row) {
     static const Code codes[] = {E010, E011, E012, E013, E014, E015, E016, E017, E018, E020, E021, E022, E023, E024, E025, E026, E030, E031, E032, E033,
-                                 E040, E041, E043, E050, E051, E052, E053, E055, E056, E060, E061, E063, E064, E070, E071, E080, W060, W062, W063, W069};
+                                 E040, E041, E043, E050, E051, E052, E053, E055, E056, E060, E061, E063, E064, E070, E071, E080, W060, W062, W063, W064, W069, W202};
     for (size_t k = 0; k < WM_LEN(codes); k++) {
         bool found = false;
         for (size_t i = 0; i < WM_LEN(rows); i++) found |= rows[i].code == codes[k];
