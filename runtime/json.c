@@ -1,8 +1,10 @@
-/* json.c: strict JSON for everything that reads it (data, headers, manifests), and the little that writing needs.
+/* json.c: strict JSON for everything that reads it (data, headers, manifests), and the little that writing
+ * needs.
  *
- * jansson parses; this is the only file that knows it. Its depth is counted beforehand because it recurses, duplicate
- * keys and trailing text are refused, integers are exact or refused. The result is copied into one block of our own:
- * arrays and members are then reached by index in file order, and large objects by binary search, whatever the keys. */
+ * jansson parses; this is the only file that knows it. Its depth is counted beforehand because it
+ * recurses, duplicate keys and trailing text are refused, integers are exact or refused. The result is
+ * copied into one block of our own: arrays and members are then reached by index in file order, and large
+ * objects by binary search, whatever the keys. */
 #include <jansson.h>
 
 #include "runtime/runtime.h"
@@ -76,7 +78,8 @@ static bool depth_ok(const char *text, size_t len, int max_depth, size_t *at) {
 
 static size_t rounded(size_t n) { return (n + 15) & ~(size_t)15; }
 
-/* Bytes that fill() will take for what hangs below j. Every term is smaller than a constant times the text. */
+/* Bytes that fill() will take for what hangs below j. Every term is smaller than a constant times the
+ * text. */
 static size_t measure(json_t *j) {
     size_t bytes = 0;
     if (json_is_string(j)) return rounded(json_string_length(j) + 1);
@@ -161,8 +164,8 @@ static void fill(Block *b, json_t *j, Json *out) {
     }
 }
 
-/* Parses one value that is the whole text. Errors go to `code` with file, line (counted from line0) and column.
- * max_depth counts nested arrays and objects. Free the result with json_free. */
+/* Parses one value that is the whole text. Errors go to `code` with file, line (counted from line0) and
+ * column. max_depth counts nested arrays and objects. Free the result with json_free. */
 Json *json_parse(const char *text, size_t len, const char *file, uint32_t line0, int max_depth, Diags *d,
                  Code code) {
     size_t at = 0;

@@ -1,8 +1,9 @@
 /* state.c: what outlives a step, as rows of the plan: initial values and hashes.
  *
- * Initial values are counter-based (D8): element i of a row takes word i & 3 of Philox block i >> 2 of the row's stream,
- * so they do not depend on the order in which rows are filled or on who fills them. Hashes walk the parameters in byte
- * order of their names and feed the stored form, so two runs agree exactly when their saved weights would. */
+ * Initial values are counter-based (D8): element i of a row takes word i & 3 of Philox block i >> 2 of the
+ * row's stream, so they do not depend on the order in which rows are filled or on who fills them. Hashes
+ * walk the parameters in byte order of their names and feed the stored form, so two runs agree exactly
+ * when their saved weights would. */
 #include "runtime/checkpoint/files.h"
 
 #include <math.h>
@@ -41,7 +42,8 @@ static bool parse_init(const char *text, Init *out) {
     return false;
 }
 
-/* Four values of one block. A normal is made by Box and Muller from words 2k and 2k + 1: cosine, then sine. */
+/* Four values of one block. A normal is made by Box and Muller from words 2k and 2k + 1: cosine, then
+ * sine. */
 static void draw4(const Init *init, uint64_t seed, uint64_t block, uint32_t stream, double out[4]) {
     uint32_t w[4];
     philox4x32(seed, block, 0, stream, w);

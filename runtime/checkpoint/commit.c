@@ -1,8 +1,8 @@
 /* commit.c: writes a checkpoint so that it is there whole or not at all.
  *
- * Everything goes into step-NNNNNN.tmp-RUN, each file fsynced; then the directory is fsynced, the owner looked at again,
- * and one rename to step-NNNNNN with an fsync of the parent commits. Before the rename a fault leaves only a directory
- * that no reader takes for a checkpoint; after it the checkpoint is whole. */
+ * Everything goes into step-NNNNNN.tmp-RUN, each file fsynced; then the directory is fsynced, the owner
+ * looked at again, and one rename to step-NNNNNN with an fsync of the parent commits. Before the rename a
+ * fault leaves only a directory that no reader takes for a checkpoint; after it the checkpoint is whole. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>

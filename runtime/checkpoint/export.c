@@ -1,5 +1,5 @@
-/* export.c: one model as a directory of its own, under either set of names. Exported and imported again, in the same
- * dtype, it has the same bits. The directory appears whole, by one rename. */
+/* export.c: one model as a directory of its own, under either set of names. Exported and imported again,
+ * in the same dtype, it has the same bits. The directory appears whole, by one rename. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>

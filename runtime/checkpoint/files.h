@@ -74,7 +74,8 @@ bool step_name(const char *name, int64_t *step);                              /*
 bool model_trained(const StateView *v, const char *model);
 const char *first_model(const StateView *v, const CkptInfo *info);            /* "" if there is none */
 const char *model_set(const StateView *v, const CkptInfo *info, const char *model); /* "model" or its own name */
-/* The row under which a moment or a state is stored: axes, halves and second name are those of its parameter. */
+/* The row under which a moment or a state is stored: axes, halves and second name are those of its
+ * parameter. */
 const PlanState *stored_row(Arena *a, const StateView *v, uint32_t i);
 /* Name of a row that is no parameter: exp_avg.MODEL/NAME; a state of the graph has its own name. */
 const char *extra_name(Arena *a, const PlanState *s);

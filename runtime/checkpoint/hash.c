@@ -1,4 +1,5 @@
-/* hash.c: XXH3-128 over pieces, with its state on the caller's stack: hashing allocates nothing and cannot fail. */
+/* hash.c: XXH3-128 over pieces, with its state on the caller's stack: hashing allocates nothing and cannot
+ * fail. */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 

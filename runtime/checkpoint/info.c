@@ -1,5 +1,5 @@
-/* info.c: state.json, the part of a checkpoint that is not tensors: where the run stands and what it was made from.
- * A number that must come back with its bits stands beside its decimal form as hex digits. */
+/* info.c: state.json, the part of a checkpoint that is not tensors: where the run stands and what it was
+ * made from. A number that must come back with its bits stands beside its decimal form as hex digits. */
 #include "runtime/checkpoint/files.h"
 
 #include <string.h>

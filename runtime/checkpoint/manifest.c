@@ -1,5 +1,6 @@
-/* manifest.c: MANIFEST.json, the list of what a checkpoint holds: files with size and XXH3-128, tensors with theirs, the
- * states they came from, and last the hash of the text before it. Read as untrusted text like any other file. */
+/* manifest.c: MANIFEST.json, the list of what a checkpoint holds: files with size and XXH3-128, tensors
+ * with theirs, the states they came from, and last the hash of the text before it. Read as untrusted text
+ * like any other file. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>

@@ -1,9 +1,10 @@
 /* names.c: between the memory of a state row and its tensor in a file.
  *
- * Memory is row-major over the row's dims. A file is row-major over the stored axes, `(qh,hd),hidden`, where `1` is an
- * axis without a dim; and under one of the two names the dim that `halves` gives holds the first numbers of all rotary
- * pairs, then the second ones: stored c * n/2 + i is memory 2 * i + c. Both directions are one odometer over the dims
- * in stored order, whose innermost contiguous run is copied at once. */
+ * Memory is row-major over the row's dims. A file is row-major over the stored axes, `(qh,hd),hidden`,
+ * where `1` is an axis without a dim; and under one of the two names the dim that `halves` gives holds the
+ * first numbers of all rotary pairs, then the second ones: stored c * n/2 + i is memory 2 * i + c. Both
+ * directions are one odometer over the dims in stored order, whose innermost contiguous run is copied at
+ * once. */
 #include "runtime/checkpoint/files.h"
 
 #include <string.h>
@@ -75,7 +76,8 @@ static bool parse_half(const PlanState *s, NameStyle style, const char *text, si
     return false;
 }
 
-/* The dim whose rotary pairs are split under `style`, as an index of PlanState.dim; -1: none. false: bad text. */
+/* The dim whose rotary pairs are split under `style`, as an index of PlanState.dim; -1: none. false: bad
+ * text. */
 static bool parse_halves(const PlanState *s, NameStyle style, int *dim) {
     *dim = -1;
     for (const char *text = s->halves ? s->halves : ""; *text;) {
@@ -92,7 +94,8 @@ bool state_axes_ok(const PlanState *s) {
     return s->ndim <= PLAN_MAX_DIMS && parse_axes(s, &t) && parse_halves(s, NAMES_META, &dim);
 }
 
-/* Shape in a file: the sizes of the stored axes. A row whose axes do not parse (state_axes_ok) has no axes. */
+/* Shape in a file: the sizes of the stored axes. A row whose axes do not parse (state_axes_ok) has no
+ * axes. */
 void state_stored_shape(const PlanState *s, int64_t *shape, uint32_t *ndim) {
     Stored t;
     *ndim = 0;

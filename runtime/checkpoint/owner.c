@@ -1,8 +1,9 @@
 /* owner.c: one run owns a directory at a time (reliability.md 6).
  *
- * owner.json says who: run id, epoch, host, boot, pid and when that process began, so that a reused pid is not taken for
- * a living owner. It is only ever replaced whole, and only under a lock on the file that the name leads to at that
- * moment: of two successors one gets the lock on the old file, the other then finds a new file with a living owner. */
+ * owner.json says who: run id, epoch, host, boot, pid and when that process began, so that a reused pid is
+ * not taken for a living owner. It is only ever replaced whole, and only under a lock on the file that the
+ * name leads to at that moment: of two successors one gets the lock on the old file, the other then finds
+ * a new file with a living owner. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>
@@ -57,7 +58,8 @@ static void read_line(Env *env, const char *path, char *out, size_t cap) {
     out[strcspn(out, "\n")] = 0;
 }
 
-/* When a process began: field 22 of its stat, counted after the name in parentheses, which may hold anything. */
+/* When a process began: field 22 of its stat, counted after the name in parentheses, which may hold
+ * anything. */
 static int64_t start_of(Env *env, int64_t pid) {
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
@@ -258,7 +260,8 @@ const char *owner_run_id(const Owner *o) { return o->run; }
 
 int64_t owner_epoch(const Owner *o) { return o->epoch; }
 
-/* Says in the file that nobody runs; what cannot be written is left, and a successor finds the process gone. */
+/* Says in the file that nobody runs; what cannot be written is left, and a successor finds the process
+ * gone. */
 void owner_release(Owner *o) {
     if (!o) return;
     Diags *d = diags_open(o->env);

@@ -1,7 +1,8 @@
 /* prune.c: removes old checkpoints and what dead runs left, and nothing else.
  *
- * A checkpoint is recognised by three things that agree: the name, the step in a manifest whose hash fits, and a listing
- * that holds exactly the manifest's files. It first gets a temporary name, so that a fault leaves no half of one. */
+ * A checkpoint is recognised by three things that agree: the name, the step in a manifest whose hash fits,
+ * and a listing that holds exactly the manifest's files. It first gets a temporary name, so that a fault
+ * leaves no half of one. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>
@@ -91,7 +92,8 @@ bool ckpt_clean(Env *env, const char *dir, const Owner *o, Diags *d) {
     return ok;
 }
 
-/* Whether dir/name is a whole checkpoint that was made here, and its step. Silent: what it is not is no error. */
+/* Whether dir/name is a whole checkpoint that was made here, and its step. Silent: what it is not is no
+ * error. */
 static bool recognised(Env *env, Arena *a, const char *dir, const char *name, int64_t *step) {
     Manifest m;
     Names l;

@@ -1,7 +1,9 @@
-/* resume.c: finds, checks and loads checkpoints. There is no file that says which is the newest: the names do.
+/* resume.c: finds, checks and loads checkpoints. There is no file that says which is the newest: the names
+ * do.
  *
- * Verifying reads every byte and names the file and tensor that differ from the manifest. Loading checks all states of
- * the graph against all tensors of the checkpoint, both ways, before it changes the first byte of memory. */
+ * Verifying reads every byte and names the file and tensor that differ from the manifest. Loading checks
+ * all states of the graph against all tensors of the checkpoint, both ways, before it changes the first
+ * byte of memory. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>
@@ -259,7 +261,8 @@ static bool check_frozen(const Loading *l) {
     return ok;
 }
 
-/* A model that was trained when the checkpoint was made and is unknown or frozen now would be lost in silence. */
+/* A model that was trained when the checkpoint was made and is unknown or frozen now would be lost in
+ * silence. */
 static bool check_models(Loading *l) {
     bool ok = true;
     for (uint32_t i = 0; i < l->info->nmodel; i++) {

@@ -1,8 +1,9 @@
 /* safetensors.c: opens one safetensors file and trusts nothing in it.
  *
- * u64 length, JSON header, data. The length is held against a cap and the file before anything is read; names, dtypes,
- * shapes and offsets are checked one by one with checked products, and the tensors, sorted by offset, must cover the data
- * from its first byte to its last: no hole, no overlap, no tail. After st_open every StTensor is safe to read. */
+ * u64 length, JSON header, data. The length is held against a cap and the file before anything is read;
+ * names, dtypes, shapes and offsets are checked one by one with checked products, and the tensors, sorted
+ * by offset, must cover the data from its first byte to its last: no hole, no overlap, no tail. After
+ * st_open every StTensor is safe to read. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>
@@ -67,7 +68,8 @@ static bool read_at(StFile *f, void *p, size_t n, int64_t at, Diags *d) {
                      (long long)at + (long long)n);
 }
 
-/* Shape and byte count of a tensor. The product is checked over all dims that are not 0, so a 0 hides no overflow. */
+/* Shape and byte count of a tensor. The product is checked over all dims that are not 0, so a 0 hides no
+ * overflow. */
 static bool parse_shape(const Json *shape, int elem, StTensor *t, int64_t *bytes) {
     size_t n = json_size(shape);
     if (json_kind(shape) != J_ARRAY || n > PLAN_MAX_DIMS) return false;

@@ -1,5 +1,6 @@
-/* set.c: several safetensors files as one: a directory with SET.safetensors, or with SET.safetensors.index.json and its
- * shards, or with SET-*.safetensors. Names of shards come from a file and are trusted only as plain names. */
+/* set.c: several safetensors files as one: a directory with SET.safetensors, or with
+ * SET.safetensors.index.json and its shards, or with SET-*.safetensors. Names of shards come from a file
+ * and are trusted only as plain names. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>

@@ -1,7 +1,9 @@
-/* weights.c: the parameters of a model from whatever directory has them, and the settings that lie beside them.
+/* weights.c: the parameters of a model from whatever directory has them, and the settings that lie beside
+ * them.
  *
- * A file has all the first names of the model's parameters or all the second ones; which, the first parameter that is
- * there decides. Everything is checked before the first byte of state changes, so a refused file leaves no mixture. */
+ * A file has all the first names of the model's parameters or all the second ones; which, the first
+ * parameter that is there decides. Everything is checked before the first byte of state changes, so a
+ * refused file leaves no mixture. */
 #include "runtime/checkpoint/files.h"
 
 #include <errno.h>

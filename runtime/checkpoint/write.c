@@ -1,8 +1,9 @@
 /* write.c: the only place of the runtime that makes the files of a model or a checkpoint.
  *
- * A new file is opened with O_EXCL and O_NOFOLLOW, written in full, fsynced and closed, each step checked; what failed is
- * removed and never tried again. Tensors flow through one buffer of the size of the largest that needs reordering, and
- * are hashed as they pass. Where files are cut depends on names and sizes alone, never on how the run was spread. */
+ * A new file is opened with O_EXCL and O_NOFOLLOW, written in full, fsynced and closed, each step checked;
+ * what failed is removed and never tried again. Tensors flow through one buffer of the size of the largest
+ * that needs reordering, and are hashed as they pass. Where files are cut depends on names and sizes
+ * alone, never on how the run was spread. */
 #include "runtime/checkpoint/files.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* JSON from hostile bytes: refused with a diagnostic, or a tree that can be walked, whose keys are found, and which
- * written out and parsed again is the same text. */
+/* JSON from hostile bytes: refused with a diagnostic, or a tree that can be walked, whose keys are found,
+ * and which written out and parsed again is the same text. */
 #include "runtime/runtime.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Manifests, state.json and owner.json from hostile bytes. The first byte chooses the reader; for the manifest the own
- * hash is made to fit, so that the text behind it is reached. */
+/* Manifests, state.json and owner.json from hostile bytes. The first byte chooses the reader; for the
+ * manifest the own hash is made to fit, so that the text behind it is reached. */
 #include "runtime/checkpoint/files.h"
 
 #include <stdlib.h>
