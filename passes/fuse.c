@@ -5,21 +5,26 @@
  * and takes in what is ready with it. A node that waits for another kernel cannot join, so groups are convex and free of
  * cycles by construction. What a kernel can do (codegen/group.c): one iteration space; all reductions of a group remove
  * the same dims; a result kept in memory covers the space, or the dims that reductions leave. */
-#include "passes/rewrite.h"
+#include "passes/fuse.h"
 
 #include <string.h>
 
-enum { MAX_GROUP = 96, MAX_INPUTS = 40, FEW_PIECES = 8, LARGE = 1 << 15 };
+enum { MAX_GROUP = 96, MAX_INPUTS = 40, MAX_PULL = 8, FEW_PIECES = 8, LARGE = 1 << 15 };
 
 typedef struct { DimId d[MAX_DIMS]; uint32_t n; } Dims; /* without dims of size 1 */
 
 typedef enum { WAITING, IN_GROUP, PLACED } State;
 
+/* Nodes whose operands are placed, by who goes first. A late node could run long before its reader: it waits for company. */
+typedef enum { PLAIN, READY, LATE_LIGHT, LATE_FORWARD, LATE_BACKWARD, NCLASS } Class;
+typedef struct { uint32_t *node, n; } Heap;
+
 typedef struct {
     uint32_t node[MAX_GROUP], n;
     uint8_t section;
     Dims full, inner; /* the space; what reductions remove, in loop order */
-    bool reduces, column, checked, writes_state, backward;
+    bool reduces, column, checked, writes_state, backward, heavy;
+    uint32_t other; /* a node of the second block of the model in a heavy group; its first node otherwise */
 } Group;
 
 typedef struct {
@@ -28,33 +33,35 @@ typedef struct {
     Uses uses;
     State *state;
     uint32_t *waits;     /* operands' nodes not placed yet */
+    uint32_t *early;     /* those of them that are not late: at 0 the rest may be pulled in */
     bool *is_result;     /* of nodes: read from outside */
     bool *checked;       /* flows into what is checked before a state changes */
     bool *next;          /* new value of a parameter or state */
     uint32_t *order, norder;
     uint32_t *label, nlabel;
-    uint32_t *ready, nready; /* heap of fusible nodes whose operands are placed */
-    uint32_t *plain, nplain; /* heap of the others */
+    Heap heap[NCLASS];
+    bool *late;          /* made again, or backward though only the forward pass is needed to make it */
+    const bool *model;
     Group grp;
 } Fuse;
 
 /* ---- heaps of node numbers, least first */
-static void heap_push(uint32_t *h, uint32_t *n, uint32_t v) {
-    uint32_t i = (*n)++;
-    for (; i > 0 && h[(i - 1) / 2] > v; i = (i - 1) / 2) h[i] = h[(i - 1) / 2];
-    h[i] = v;
+static void heap_push(Heap *h, uint32_t v) {
+    uint32_t i = h->n++;
+    for (; i > 0 && h->node[(i - 1) / 2] > v; i = (i - 1) / 2) h->node[i] = h->node[(i - 1) / 2];
+    h->node[i] = v;
 }
-static uint32_t heap_pop(uint32_t *h, uint32_t *n) {
-    uint32_t top = h[0], v = h[--*n], i = 0;
+static uint32_t heap_pop(Heap *h) {
+    uint32_t top = h->node[0], v = h->node[--h->n], i = 0;
     for (;;) {
         uint32_t c = 2 * i + 1;
-        if (c >= *n) break;
-        if (c + 1 < *n && h[c + 1] < h[c]) c++;
-        if (h[c] >= v) break;
-        h[i] = h[c];
+        if (c >= h->n) break;
+        if (c + 1 < h->n && h->node[c + 1] < h->node[c]) c++;
+        if (h->node[c] >= v) break;
+        h->node[i] = h->node[c];
         i = c;
     }
-    h[i] = v;
+    h->node[i] = v;
     return top;
 }
 
@@ -143,13 +150,30 @@ static bool widen(const Fuse *f, uint32_t i, Group *w) {
 static bool storable(const Fuse *f, const Group *w, uint32_t i) {
     Dims own = dims_of(f->g, &f->g->value[node_at(f, i)->out0].ty), outer = without(&w->full, &w->inner);
     if (w->reduces && same_set(&own, &outer)) return true;
-    if (!same_set(&own, &w->full)) return false;
-    return !w->reduces || w->column || count_of(f->g, &outer) >= FEW_PIECES || count_of(f->g, &w->full) < LARGE;
+    if (!same_set(&own, &w->full) || w->column) return false; /* rows of a column nest are cut into short pieces */
+    return !w->reduces || count_of(f->g, &outer) >= FEW_PIECES || count_of(f->g, &w->full) < LARGE;
 }
 
 static bool is_backward(const Node *n) { return (n->flags & N_BWD) != 0; }
 static bool is_number(const Fuse *f, uint32_t i) {
     return op_info[node_at(f, i)->op].kind == K_EW && dims_of(f->g, &f->g->value[node_at(f, i)->out0].ty).n == 0;
+}
+
+/* A node for sums over columns may start their kernel, or join what nobody else will read. */
+static bool spoils_columns(const Fuse *f, const Group *w, uint32_t i) {
+    if (w->column || !fuse_for_columns(f->g, &f->uses, i)) return false;
+    for (uint32_t k = 0; k < f->grp.n; k++)
+        if (!inside(f, f->grp.node[k], i)) return true;
+    return false;
+}
+
+/* Heavy groups stay inside a block of the model; one reader's block may be added (residual and norm). Else the blocks
+ * of several heads would be bound together, and all their buffers would live at once. */
+static bool lane_allows(const Fuse *f, const Group *w, uint32_t i) {
+    const Node *n = node_at(f, i);
+    if (w->n == 0 || !w->heavy) return true;
+    const Node *first = node_at(f, w->node[0]), *other = node_at(f, w->other);
+    return fuse_same_lane(n, first) || fuse_same_lane(n, other) || fuse_same_lane(first, other);
 }
 
 static uint32_t inputs_of(const Fuse *f, uint32_t also) {
@@ -180,6 +204,9 @@ static bool may_join(const Fuse *f, uint32_t i, uint32_t reader, Group *w) {
     if (grp->n > 0 && adds_weights(f, n)) return false;
     if ((grp->checked && f->next[i]) || (grp->writes_state && f->checked[i])) return false;
     if (!widen(f, i, w)) return false;
+    if (spoils_columns(f, w, i)) return false;
+    w->heavy = grp->heavy || fuse_heavy(f->model, &f->g->value[n->out0].ty);
+    if (!lane_allows(f, w, i)) return false;
     if (!storable(f, w, i) && !inside(f, i, reader)) return false;
     for (uint32_t k = 0; k < grp->n; k++)
         if (!storable(f, w, grp->node[k]) && !inside(f, grp->node[k], i)) return false;
@@ -195,71 +222,56 @@ static void join(Fuse *f, uint32_t i, const Group *w) {
     f->state[i] = IN_GROUP;
 }
 
-/* Joins node i if it may; an operand that is not placed yet may come along if it is ready and nothing else reads it. */
-static bool try_join(Fuse *f, uint32_t i) {
-    if (f->state[i] != WAITING) return false;
+static bool join_at(Fuse *f, uint32_t i, uint32_t reader, int depth) {
+    if (f->state[i] != WAITING || depth == 0) return false;
     const Node *n = node_at(f, i);
-    Group before = f->grp, w;
-    uint32_t pulled[3], npulled = 0;
-    bool ok = fusible(n);
-    for (uint32_t k = 0; ok && k < n->nin; k++) {
+    Group w;
+    for (uint32_t k = 0; k < n->nin; k++) {
         uint32_t d = def_of(f, operand(f, n, k));
-        if (f->state[d] != WAITING) continue;
-        ok = f->waits[d] == 0 && may_join(f, d, i, &w);
-        if (!ok) break;
-        join(f, d, &w);
-        pulled[npulled++] = d;
+        if (f->state[d] == WAITING && !join_at(f, d, i, depth - 1)) return false;
     }
-    if (ok && may_join(f, i, UINT32_MAX, &w)) {
-        join(f, i, &w);
-        return true;
-    }
-    while (npulled > 0) f->state[pulled[--npulled]] = WAITING;
+    if (!may_join(f, i, reader, &w)) return false;
+    join(f, i, &w);
+    return true;
+}
+
+/* Joins node i if it may, with those operands that are not placed yet if they may too. */
+static bool try_join(Fuse *f, uint32_t i) {
+    if (f->state[i] != WAITING || !fusible(node_at(f, i))) return false;
+    Group before = f->grp;
+    if (join_at(f, i, UINT32_MAX, MAX_PULL)) return true;
+    for (uint32_t k = before.n; k < f->grp.n; k++) f->state[f->grp.node[k]] = WAITING;
     f->grp = before;
     return false;
 }
 
-/* Length of the part of a path that names a block: through its last number, `policy.tail.0` of `policy.tail.0.att`. */
-static size_t block_of(const char *path) {
-    size_t len = 0;
-    for (size_t i = 0; path[i]; i++) {
-        bool starts = i == 0 || path[i - 1] == '.' || path[i - 1] == '/';
-        size_t k = i;
-        while (starts && path[k] >= '0' && path[k] <= '9') k++;
-        if (k > i && (!path[k] || path[k] == '.' || path[k] == '/')) len = k;
-    }
-    return len;
-}
-static bool same_block(const Fuse *f, uint32_t i, uint32_t k) {
-    const char *p = node_at(f, i)->path, *q = node_at(f, k)->path;
-    size_t n = block_of(p), m = block_of(q);
-    return n == 0 || m == 0 || (n == m && memcmp(p, q, n) == 0);
-}
-
-/* May reader r follow node i into its group? Not where blocks that stand beside each other (heads) read i: one kernel
- * for all of them would keep all their activations in memory at a time. */
-static bool may_follow(const Fuse *f, uint32_t i, uint32_t r) {
+/* A late node comes along where a matmul or the like waits for it; else only as an operand of what joins. */
+static bool try_late(Fuse *f, uint32_t i, int depth) {
+    if (f->state[i] != WAITING || depth == 0) return false;
+    if (!f->late[i] || f->late[f->grp.node[0]]) return try_join(f, i);
     const Node *n = node_at(f, i);
-    if (same_block(f, i, r)) return true;
-    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++) {
-        uint32_t other = f->uses.use[u].i;
-        if (!same_block(f, other, r) && !same_block(f, other, i)) return false;
-    }
-    return true;
+    bool any = false;
+    for (uint32_t u = f->uses.use0[n->out0]; !any && u < f->uses.use0[n->out0 + 1]; u++)
+        any = !fusible(node_at(f, f->uses.use[u].i)) && f->uses.use[u].i != i && try_join(f, i);
+    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++)
+        if (f->late[f->uses.use[u].i]) any |= try_late(f, f->uses.use[u].i, depth - 1);
+    return any;
 }
 
 /* Readers of node i's results, and readers of what it reads over the whole space. */
 static bool grow_at(Fuse *f, uint32_t i) {
     const Node *n = node_at(f, i);
     bool any = false;
-    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++)
-        if (may_follow(f, i, f->uses.use[u].i)) any |= try_join(f, f->uses.use[u].i);
+    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++) any |= try_late(f, f->uses.use[u].i, MAX_PULL);
     for (uint32_t k = 0; k < n->nin; k++) {
         ValueId v = operand(f, n, k);
         Dims own = dims_of(f->g, value_type(f->g, v));
+        bool heavy = fuse_heavy(f->model, value_type(f->g, v));
         if (is_in(f, def_of(f, v)) || value_node(f->g, v)->op == OP_const || !same_set(&own, &f->grp.full)) continue;
-        for (uint32_t u = f->uses.use0[v.i]; u < f->uses.use0[v.i + 1]; u++)
-            if (same_block(f, i, f->uses.use[u].i)) any |= try_join(f, f->uses.use[u].i);
+        for (uint32_t u = f->uses.use0[v.i]; u < f->uses.use0[v.i + 1]; u++) {
+            uint32_t r = f->uses.use[u].i;
+            if (!heavy || fuse_same_lane(node_at(f, r), n)) any |= try_late(f, r, MAX_PULL);
+        }
     }
     return any;
 }
@@ -267,8 +279,19 @@ static bool grow_at(Fuse *f, uint32_t i) {
 /* Numbers are all alike: any that is ready may come along. */
 static bool grow_scalars(Fuse *f) {
     bool any = false;
-    for (uint32_t k = 0; k < f->nready && f->grp.full.n == 0; k++) any |= try_join(f, f->ready[k]);
+    const Heap *h = &f->heap[READY];
+    for (uint32_t k = 0; k < h->n && f->grp.full.n == 0; k++) any |= try_join(f, h->node[k]);
     return any;
+}
+
+/* Node i has all its operands, or, if it may pull in the late ones, all others. */
+static void push(Fuse *f, uint32_t i) {
+    const Node *n = node_at(f, i);
+    if (f->waits[i] > 0 && (f->early[i] > 0 || !fusible(n) || f->late[i])) return;
+    Class c = READY;
+    if (!fusible(n)) c = PLAIN;
+    else if (f->late[i]) c = !fuse_heavy(f->model, &f->g->value[n->out0].ty) ? LATE_LIGHT : is_backward(n) ? LATE_BACKWARD : LATE_FORWARD;
+    heap_push(&f->heap[c], i);
 }
 
 static void place(Fuse *f, uint32_t i) {
@@ -278,9 +301,9 @@ static void place(Fuse *f, uint32_t i) {
     for (uint32_t o = 0; o < n->nout; o++)
         for (uint32_t u = f->uses.use0[n->out0 + o]; u < f->uses.use0[n->out0 + o + 1]; u++) {
             uint32_t r = f->uses.use[u].i;
-            if (--f->waits[r] > 0 || f->state[r] != WAITING) continue;
-            if (fusible(node_at(f, r))) heap_push(f->ready, &f->nready, r);
-            else heap_push(f->plain, &f->nplain, r);
+            f->waits[r]--;
+            f->early[r] -= !f->late[i];
+            if (f->state[r] == WAITING && (f->waits[r] == 0 || (!f->late[i] && f->early[r] == 0))) push(f, r);
         }
 }
 
@@ -305,10 +328,11 @@ static void place_group(Fuse *f) {
 }
 
 static void make_group(Fuse *f, uint32_t seed) {
-    Group w;
     f->grp = (Group){.section = node_at(f, seed)->section};
-    wm_check(f->a, widen(f, seed, &w), "node %u spans no space", seed);
-    join(f, seed, &w);
+    if (!try_join(f, seed)) {
+        wm_check(f->a, f->waits[seed] > 0, "node %u fits no kernel", seed);
+        return; /* a late operand must come first */
+    }
     for (bool any = true; any;) {
         any = grow_scalars(f);
         for (uint32_t k = 0; k < f->grp.n; k++) any |= grow_at(f, f->grp.node[k]);
@@ -317,13 +341,15 @@ static void make_group(Fuse *f, uint32_t seed) {
 }
 
 static void run(Fuse *f) {
-    for (uint32_t i = 0; i < f->g->nnode; i++) {
-        if (f->waits[i] > 0) continue;
-        if (fusible(node_at(f, i))) heap_push(f->ready, &f->nready, i);
-        else heap_push(f->plain, &f->nplain, i);
-    }
-    while (f->nplain > 0 || f->nready > 0) {
-        uint32_t i = f->nplain > 0 ? heap_pop(f->plain, &f->nplain) : heap_pop(f->ready, &f->nready);
+    for (uint32_t i = 0; i < f->g->nnode; i++)
+        push(f, i);
+    for (Class c = PLAIN; c < NCLASS;) {
+        if (f->heap[c].n == 0) {
+            c++;
+            continue;
+        }
+        uint32_t i = heap_pop(&f->heap[c]);
+        c = PLAIN;
         if (f->state[i] != WAITING) continue;
         if (fusible(node_at(f, i))) make_group(f, i);
         else place(f, i);
@@ -333,7 +359,8 @@ static void run(Fuse *f) {
 /* ---- units back in node order: of those whose operands are there, the one with the least first node. `order` lists
  * whole groups, each in node order. */
 static void settle(Fuse *f) {
-    uint32_t n = f->g->nnode, *begin = NEWN(f->a, uint32_t, n + 1), *next = NEWN(f->a, uint32_t, n + 1), nnext = 0;
+    uint32_t n = f->g->nnode, *begin = NEWN(f->a, uint32_t, n + 1), norder = 0;
+    Heap next = {NEWN(f->a, uint32_t, n + 1), 0};
     uint32_t *size = NEWN(f->a, uint32_t, n + 1), *unit = NEWN(f->a, uint32_t, n + 1); /* by first node of the unit */
     uint32_t *waits = NEWN(f->a, uint32_t, n + 1);
     for (uint32_t i = 0; i < n; i += size[f->order[i]]) {
@@ -345,16 +372,16 @@ static void settle(Fuse *f) {
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t k = 0; k < node_at(f, i)->nin; k++) waits[unit[i]] += unit[def_of(f, operand(f, node_at(f, i), k))] != unit[i];
     for (uint32_t i = 0; i < n; i++)
-        if (unit[i] == i && waits[i] == 0) heap_push(next, &nnext, i);
-    uint32_t *order = NEWN(f->a, uint32_t, n + 1), norder = 0;
-    while (nnext > 0) {
-        uint32_t first = heap_pop(next, &nnext);
+        if (unit[i] == i && waits[i] == 0) heap_push(&next, i);
+    uint32_t *order = NEWN(f->a, uint32_t, n + 1);
+    while (next.n > 0) {
+        uint32_t first = heap_pop(&next);
         for (uint32_t j = 0; j < size[first]; j++) {
             uint32_t i = order[norder++] = f->order[begin[first] + j];
             const Node *x = node_at(f, i);
             for (uint32_t u = f->uses.use0[x->out0]; u < f->uses.use0[x->out0 + x->nout]; u++) {
                 uint32_t r = unit[f->uses.use[u].i];
-                if (r != first && --waits[r] == 0) heap_push(next, &nnext, r);
+                if (r != first && --waits[r] == 0) heap_push(&next, r);
             }
         }
     }
@@ -383,6 +410,17 @@ static void mark_results(Fuse *f) {
     }
 }
 
+/* Backward nodes that follow from no adjoint: what other kernels of the backward pass make starts the adjoints. */
+static void mark_late(Fuse *f) {
+    bool *adjoint = NEWN(f->a, bool, f->g->nnode + 1);
+    for (uint32_t i = 0; i < f->g->nnode; i++) {
+        const Node *n = node_at(f, i);
+        adjoint[i] = is_backward(n) && !fusible(n) && !(op_info[n->op].flags & F_LEAF);
+        for (uint32_t k = 0; k < n->nin; k++) adjoint[i] |= adjoint[def_of(f, operand(f, n, k))];
+        f->late[i] = fusible(n) && !adjoint[i] && (is_backward(n) || (n->flags & N_REMAT));
+    }
+}
+
 static Graph *relabel(const Fuse *f) {
     Rewrite r = rewrite_begin(f->a, f->g);
     for (uint32_t i = 0; i < f->norder; i++) {
@@ -395,15 +433,21 @@ static Graph *relabel(const Fuse *f) {
 
 Graph *pass_fuse(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     (void)d;
+    if (!o->off_fuse) g = fuse_recompute(a, g);
     uint32_t n = g->nnode + 1;
     Fuse *f = NEW(a, Fuse);
-    *f = (Fuse){.a = a, .g = g, .uses = graph_uses(a, g), .state = NEWN(a, State, n), .waits = NEWN(a, uint32_t, n),
+    *f = (Fuse){.a = a, .g = g, .uses = graph_uses(a, g), .state = NEWN(a, State, n), .waits = NEWN(a, uint32_t, n), .early = NEWN(a, uint32_t, n),
                 .is_result = NEWN(a, bool, n), .checked = NEWN(a, bool, n), .next = NEWN(a, bool, n),
-                .order = NEWN(a, uint32_t, n), .label = NEWN(a, uint32_t, n), .ready = NEWN(a, uint32_t, n),
-                .plain = NEWN(a, uint32_t, n)};
-    for (uint32_t v = 0; v < g->nvalue; v++)
-        for (uint32_t u = f->uses.use0[v]; u < f->uses.use0[v + 1]; u++) f->waits[f->uses.use[u].i]++;
+                .order = NEWN(a, uint32_t, n), .label = NEWN(a, uint32_t, n),
+                .late = NEWN(a, bool, n), .model = fuse_model_dims(a, g)};
+    for (Class c = PLAIN; c < NCLASS; c++) f->heap[c].node = NEWN(a, uint32_t, 3 * (wm_size)n);
     mark_results(f);
+    mark_late(f);
+    for (uint32_t i = 0; i < g->nnode; i++) {
+        const Node *x = node_at(f, i);
+        f->waits[i] = x->nin;
+        for (uint32_t k = 0; k < x->nin; k++) f->early[i] += !f->late[def_of(f, operand(f, x, k))];
+    }
     if (o->off_fuse) {
         for (uint32_t i = 0; i < g->nnode; i++) f->order[f->norder++] = i;
         return relabel(f);
