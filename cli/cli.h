@@ -20,7 +20,7 @@ typedef struct {
     const char *config, *out, *dump_dir, *dump_ir, *stop_after, *color, *diagnostics, *pass;
     const char *const *skip; uint32_t nskip;         /* --skip=PASS */
     const char *const *warn; uint32_t nwarn;         /* -W error, -W no-W063 */
-    bool json, quiet, verbose, overwrite, progress, steps_limit_set;
+    bool profile, json, quiet, verbose, overwrite, progress;
     int64_t ranks, steps, heads;
     const char *to, *from, *model, *dtype;
 } Cli;

@@ -203,6 +203,54 @@ static void progress(void *ctx, const char *line, bool stays) {
     fflush(stderr);
 }
 
+typedef struct { int64_t ns, launches; double flops; int64_t bytes; uint32_t kernel; } KernelTime;
+
+static int by_time(const void *a, const void *b) {
+    const KernelTime *x = a, *y = b;
+    if (x->ns != y->ns) return x->ns > y->ns ? -1 : 1;
+    return x->kernel < y->kernel ? -1 : x->kernel > y->kernel;
+}
+
+/* FLOPs and argument bytes of one instruction: those of its node and of the nodes fused with it. */
+static double instr_flops(const Graph *g, const PlanInstr *in) {
+    const Node *n = &g->node[in->node];
+    double f = node_flops(g, n);
+    for (uint32_t k = in->node + 1; n->group && k < g->nnode && g->node[k].group == n->group; k++) f += node_flops(g, &g->node[k]);
+    return f;
+}
+
+/* Time by kernel over the steps of this start. The FLOPs of a node of several launches are given to the longest of them. */
+static bool put_profile(Run *r, const int64_t *ns, int64_t steps) {
+    Cli *c = r->c;
+    const PlanProgram *p = &r->plan->program[0];
+    KernelTime *t = NEWN(c->a, KernelTime, r->plan->nkernel + 1);
+    int64_t total = 0;
+    for (uint32_t i = 0; i < r->plan->nkernel; i++) t[i].kernel = i;
+    for (uint32_t s = 0; s < p->nsection; s++)
+        for (uint32_t i = p->section[s].instr0; i < p->section[s].instr0 + p->section[s].ninstr; i++) {
+            const PlanInstr *in = &r->plan->instr[i];
+            uint32_t k = in->op == I_LAUNCH ? in->kernel : r->plan->nkernel;
+            int64_t times = (p->section[s].micro ? p->micro : 1) * steps;
+            t[k].ns += ns[i];
+            t[k].launches += times;
+            t[k].flops += instr_flops(r->b.train, in) * (double)times;
+            for (uint32_t b = 0; in->op == I_LAUNCH && b < r->plan->kernel[k].narg; b++) t[k].bytes += r->plan->kernel[k].arg_bytes[b] * times;
+            total += ns[i];
+        }
+    t[r->plan->nkernel].kernel = UINT32_MAX;
+    qsort(t, r->plan->nkernel + 1, sizeof *t, by_time);
+    Sbuf b;
+    sb_init(&b, c->a);
+    sb_fmt(&b, "%9s %6s %8s %8s %8s  kernel (%.1f ms a step)\n", "ms/step", "share", "launches", "GFLOP/s", "GB/s", (double)total * 1e-6 / (double)steps);
+    for (uint32_t i = 0; i <= r->plan->nkernel && (i < 40 || c->verbose); i++) {
+        if (!t[i].ns) continue;
+        double ms = (double)t[i].ns * 1e-6 / (double)steps, s = (double)t[i].ns * 1e-9;
+        sb_fmt(&b, "%9.3f %5.1f%% %8lld %8.1f %8.1f  %s\n", ms, 100.0 * (double)t[i].ns / (double)total, (long long)(t[i].launches / steps), t[i].flops / s / 1e9,
+               (double)t[i].bytes / s / 1e9, t[i].kernel == UINT32_MAX ? "sums over micro-batches, copies" : r->plan->kernel[t[i].kernel].what);
+    }
+    return put_out(c, b.s, b.len);
+}
+
 static int train(Run *r) {
     Cli *c = r->c;
     Config *k = r->s.config;
@@ -214,6 +262,8 @@ static int train(Run *r) {
                       .max_steps = c->steps};
     TrainResult t;
     if (!write_run_json(r, "running", NULL)) return diags_exit(c->d);
+    int64_t *ns = c->profile ? NEWN(c->a, int64_t, r->plan->ninstr + 1) : NULL;
+    exec_profile(r->e, ns);
     int code = train_run(c->env, r->e, r->plan, r->s.train, r->s.val, &o, &t, c->d);
     const char *status = code == EXIT_DONE ? t.step == t.steps ? "done" : "stopped" : code == EXIT_AGAIN ? "stopped" : "failed";
     if (!write_run_json(r, status, &t) && code == EXIT_DONE) code = diags_exit(c->d);
@@ -221,6 +271,8 @@ static int train(Run *r) {
     if (c->verbose && t.median_step_s > 0)
         say(c, "first step %.3f s, then %.1f ms (median), %.0f tokens/s; kernels: %u from the cache, %u built in %.2f s", t.first_step_s,
             t.median_step_s * 1e3, t.tokens_per_s, r->k.stats.hits, r->k.stats.built, (double)r->k.stats.build_ns * 1e-9);
+    int64_t steps = t.step - (t.resumed_from > 0 ? t.resumed_from : 0);
+    if (ns && steps > 0 && !put_profile(r, ns, steps)) code = EXIT_IO;
     if (code == EXIT_DONE && t.sha256[0]) {
         const char *line = arena_fmt(c->a, "parameters sha256 %s\n", t.sha256);
         if (!put_out(c, line, strlen(line))) code = EXIT_IO;

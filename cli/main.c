@@ -24,6 +24,7 @@ static const Flag flag[] = {
     {"stop-after", 'S', true, "stop after a pass"},
     {"skip", 'k', true, "leave a pass out: simplify linear_ce classes fuse schedule memplan"},
     {"path", 'p', true, "another folder of graphs and modules"},
+    {"profile", 'r', false, "at the end, a table of kernels: time, FLOPs, bytes"},
     {"quiet", 'q', false, "no progress"},
     {"verbose", 'v', false, "more"},
     {"color", 'C', true, "always, never or auto"},
@@ -101,6 +102,7 @@ static bool take(Cli *c, int letter, const char *v) {
     case 'k': append(c, &c->skip, &c->nskip, v); return true;
     case 'p': c->from = v; return true;
     case 'q': return c->quiet = true;
+    case 'r': return c->profile = true;
     case 'v': return c->verbose = true;
     case 'C': c->color = v; return true;
     case 'J': c->diagnostics = v; return true;

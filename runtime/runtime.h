@@ -87,6 +87,10 @@ void *exec_input(Exec *e, int program, const char *name, int64_t micro);
 /* Runs one step: step is the optimizer step from 0, steps the number of the whole run. Allocates nothing. Exit 79
  * (R003) when an I_CHECK fails: states are then as before the step. stop: looked at between instructions; may be NULL. */
 bool exec_step(Exec *e, int program, int64_t step, int64_t steps, Diags *d);
+/* A program other than `train` (validation) ends between two micro-batches, false without a Diag, once *stop is not 0. */
+void exec_stop(Exec *e, const volatile int *stop);
+/* Adds the time of each instruction to ns[0 .. plan->ninstr); NULL: no longer. */
+void exec_profile(Exec *e, int64_t *ns);
 /* Result of the last step: count elements in *out as double; a per_micro output has all micro-batches in order. */
 const PlanOutput *exec_output(Exec *e, int program, const char *kind, const char *name, const void **data);
 double exec_number(Exec *e, int program, const char *kind, const char *name); /* a scalar; NaN if there is none */

@@ -20,6 +20,8 @@ struct Exec {
     ExecSection *section;   /* of all programs, in order */
     ExecMoving *moving;
     ExecProgram *program;
+    const volatile int *stop; /* exec_stop */
+    int64_t *profile_ns;      /* exec_profile: one number for each instruction of the plan */
 };
 
 static inline int64_t plan_dtype_bytes(PlanDType t) {

@@ -78,11 +78,18 @@ static bool run_section(Step *s, uint32_t index, int64_t times) {
             const ExecMoving *m = &es->moving[i];
             e->arg[m->arg] = e->base[m->at.arena] + m->at.off + m->at.stride * s->micro;
         }
-        for (uint32_t i = 0; i < sec->ninstr; i++)
+        if (e->stop && *e->stop && strcmp(s->p->name, "train") != 0) return false;
+        for (uint32_t i = 0; i < sec->ninstr; i++) {
+            int64_t t0 = e->profile_ns ? e->env->now_ns(e->env) : 0;
             if (!run_instr(s, &e->plan->instr[sec->instr0 + i])) return false;
+            if (e->profile_ns) e->profile_ns[sec->instr0 + i] += e->env->now_ns(e->env) - t0;
+        }
     }
     return true;
 }
+
+void exec_stop(Exec *e, const volatile int *stop) { e->stop = stop; }
+void exec_profile(Exec *e, int64_t *ns) { e->profile_ns = ns; }
 
 bool exec_step(Exec *e, int program, int64_t step, int64_t steps, Diags *d) {
     Step s = {e, &e->plan->program[program], 0, d};

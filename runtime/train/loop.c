@@ -261,6 +261,7 @@ static int by_value(const void *a, const void *b) {
 static int loop(Loop *l, int64_t done) {
     uint32_t errors = l->d->nerror;
     int64_t began = done;
+    exec_stop(l->e, l->o->stop);
     bool ok = !l->owes_validation || events(l, done);
     while (ok && done < l->r->steps && !stopping(l) && (!l->o->max_steps || done - began < l->o->max_steps)) {
         ok = one_step(l, done);
