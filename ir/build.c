@@ -1,5 +1,6 @@
-/* build.c: appending nodes. Each takes its section of the arrays, infers the types of its results and notes where in
- * the program it stands (g->loc, g->path, g->flags, g->origin), so callers set those once per statement or rule. */
+/* build.c: appending nodes. Each takes its section of the arrays, infers the types of its results and notes
+ * where in the program it stands (g->loc, g->path, g->flags, g->origin), so callers set those once per
+ * statement or rule. */
 #include "ir/internal.h"
 
 #include <string.h>
@@ -41,7 +42,8 @@ Attr at_floats(Graph *g, const double *v, uint32_t n) {
 }
 
 /* ---- nodes */
-NodeId node_append(Graph *g, Op op, const ValueId *in, uint32_t nin, const Attr *attr, const Type *out, uint32_t nout) {
+NodeId node_append(Graph *g, Op op, const ValueId *in, uint32_t nin, const Attr *attr, const Type *out,
+                   uint32_t nout) {
     Node n = {0};
     n.op = op;
     n.flags = g->flags;
@@ -74,8 +76,8 @@ static NodeId add_node(Graph *g, Op op, const ValueId *in, uint32_t nin, const A
     Type out[MAX_OUT] = {{0}}, few[8], *ty = nin <= WM_LEN(few) ? few : NEWN(g->arena, Type, nin);
     uint32_t nout = 0;
     const char *why = "";
-    wm_check(g->arena, nattr <= (uint32_t)op_info[op].nattr, "%s: %u attributes, the row has %d", op_info[op].name,
-             nattr, op_info[op].nattr);
+    wm_check(g->arena, nattr <= (uint32_t)op_info[op].nattr, "%s: %u attributes, the row has %d",
+             op_info[op].name, nattr, op_info[op].nattr);
     wm_check(g->arena, nin <= UINT16_MAX, "%s: %u operands", op_info[op].name, nin);
     if (nattr) memcpy(full, attr, nattr * sizeof *attr);
     for (uint32_t k = 0; k < nin; k++) {
@@ -158,21 +160,24 @@ static Attr copy_attr(Graph *g, const Graph *from, const Attr *a) {
     return *a;
 }
 
-/* Where the origin of a node lies in the copy: through the map of its first result; none if it was not copied. */
+/* Where the origin of a node lies in the copy: through the map of its first result; none if it was not
+ * copied. */
 static int32_t copy_origin(const Graph *g, const Graph *from, int32_t origin, const ValueId *map) {
     if (origin < 0 || (uint32_t)origin >= from->nnode) return NONE;
     ValueId v = map[from->node[origin].out0];
     return value_is(v) ? (int32_t)g->value[v.i].def.i : NONE;
 }
 
-/* `from` may be g itself. Types are inferred again, so a changed dtype of an operand goes on to the results. */
+/* `from` may be g itself. Types are inferred again, so a changed dtype of an operand goes on
+ * to the results. */
 NodeId graph_copy_node(Graph *g, const Graph *from, NodeId n, ValueId *map) {
     Node old = from->node[n.i];
     Attr attr[MAX_ATTR] = {{AT_NONE, {0}}};
     ValueId few[8], *in = old.nin <= WM_LEN(few) ? few : NEWN(g->arena, ValueId, old.nin);
     for (uint32_t k = 0; k < old.nin; k++) {
         in[k] = map[from->operand[old.in0 + k].i];
-        wm_check(g->arena, value_is(in[k]), "copy of %s: operand %u was not copied before", op_info[old.op].name, k);
+        wm_check(g->arena, value_is(in[k]), "copy of %s: operand %u was not copied before",
+                 op_info[old.op].name, k);
     }
     for (int k = 0; k < op_info[old.op].nattr; k++) attr[k] = copy_attr(g, from, &old.attr[k]);
     Type leaf = from->value[old.out0].ty;
@@ -211,7 +216,8 @@ void graph_copy_results(Graph *g, const Graph *from, const ValueId *map) {
     g->loc = loc;
     for (uint32_t k = 0; k < from->nopt; k++) {
         Opt o = from->opt[k];
-        wm_check(g->arena, !value_is(o.lr) || value_is(map[o.lr.i]), "the learning rate of row %u was not copied", k);
+        wm_check(g->arena, !value_is(o.lr) || value_is(map[o.lr.i]),
+                 "the learning rate of row %u was not copied", k);
         if (value_is(o.lr)) o.lr = map[o.lr.i];
         o.kind = arena_str(g->arena, o.kind, strlen(o.kind));
         GROW(g->arena, g->opt, g->nopt, g->opt_cap);

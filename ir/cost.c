@@ -1,7 +1,8 @@
 /* cost.c: FLOPs and bytes of a node, from the cost column of ops.def.
  *
- * The column is a C expression of OVER, the number of elements contracted for one element of result 0: the product of
- * the dims named by `over` and `cls` that result 0 lacks, G for micro_sum, the length for attention. */
+ * The column is a C expression of OVER, the number of elements contracted for one element of result 0: the
+ * product of the dims named by `over` and `cls` that result 0 lacks, G for micro_sum, the length for
+ * attention. */
 #include "ir/ir.h"
 
 #include <string.h>
@@ -31,7 +32,8 @@ static double contracted(const Graph *g, const Node *n) {
 double node_flops(const Graph *g, const Node *n) {
     const double OVER = contracted(g, n);
     const double per_element[NOP] = {
-#define OP(name, nin, nout, flags, attrs, rule, kind, expr, ref, vjp, cost, sample, doc) [OP_##name] = (double)(cost),
+#define OP(name, nin, nout, flags, attrs, rule, kind, expr, ref, vjp, cost, sample, doc)                     \
+    [OP_##name] = (double)(cost),
 #include "ir/ops.def"
 #undef OP
     };

@@ -46,7 +46,8 @@ static bool same_node(const Graph *a, const Graph *b, uint32_t at, const char **
     for (uint32_t k = 0; k < x->nin; k++)
         if (a->operand[x->in0 + k].i != b->operand[y->in0 + k].i) return DIFFER("%%%u: operand %u", id, k);
     for (int k = 0; k < op_info[x->op].nattr; k++)
-        if (!same_attr(a, b, &x->attr[k], &y->attr[k])) return DIFFER("%%%u: %s", id, op_info[x->op].attr[k].name);
+        if (!same_attr(a, b, &x->attr[k], &y->attr[k]))
+            return DIFFER("%%%u: %s", id, op_info[x->op].attr[k].name);
     if (x->flags != y->flags || x->section != y->section || x->group != y->group || x->role != y->role ||
         x->origin != y->origin || x->ws_bytes != y->ws_bytes || x->ws_off != y->ws_off)
         return DIFFER("%%%u: labels", id);
@@ -54,7 +55,8 @@ static bool same_node(const Graph *a, const Graph *b, uint32_t at, const char **
     for (uint32_t k = 0; k < x->nout; k++) {
         const Value *v = &a->value[id + k], *w = &b->value[id + k];
         if (!type_equal(&v->ty, &w->ty))
-            return DIFFER("%%%u: %s and %s", id + k, type_text(a->arena, a, &v->ty), type_text(a->arena, b, &w->ty));
+            return DIFFER("%%%u: %s and %s", id + k, type_text(a->arena, a, &v->ty),
+                          type_text(a->arena, b, &w->ty));
         if (v->arena != w->arena || v->off != w->off || v->stride != w->stride)
             return DIFFER("%%%u: place in memory", id + k);
     }
@@ -67,11 +69,13 @@ static bool same_head(const Graph *a, const Graph *b, const char **why) {
     if (strcmp(a->phase, b->phase) != 0) return DIFFER("phase %s and %s", a->phase, b->phase);
     if (a->micro.i != b->micro.i || a->batch.i != b->batch.i) return DIFFER("micro or batch");
     if (!same_double(a->clip_norm, b->clip_norm)) return DIFFER("clip_norm");
-    if (memcmp(a->arena_bytes, b->arena_bytes, sizeof a->arena_bytes) != 0) return DIFFER("sizes of the arenas");
+    if (memcmp(a->arena_bytes, b->arena_bytes, sizeof a->arena_bytes) != 0)
+        return DIFFER("sizes of the arenas");
     if (a->ndim != b->ndim) return DIFFER("%u and %u dims", a->ndim, b->ndim);
     for (uint32_t k = 0; k < a->ndim; k++) {
         const Dim *x = &a->dim[k], *y = &b->dim[k];
-        if (strcmp(x->name, y->name) != 0 || x->size != y->size || x->padded != y->padded || x->ragged != y->ragged)
+        if (strcmp(x->name, y->name) != 0 || x->size != y->size || x->padded != y->padded ||
+            x->ragged != y->ragged)
             return DIFFER("dim %s", x->name);
     }
     return true;

@@ -1,8 +1,9 @@
 /* eval.c: the reference evaluator: driver, leaves, element-wise ops, reductions, micro-batches.
  *
- * Plain loops in double over whole values, one function per `ref` column; element-wise ops compile the `expr` column
- * itself. It is the definition that passes and kernels are held against, so it stays simple and is never optimized.
- * In localized graphs a value of an odd section has G pieces, and each odd section runs once per micro-batch. */
+ * Plain loops in double over whole values, one function per `ref` column; element-wise ops compile the `expr`
+ * column itself. It is the definition that passes and kernels are held against, so it stays simple and is
+ * never optimized. In localized graphs a value of an odd section has G pieces, and each odd section runs once
+ * per micro-batch. */
 #include "ir/eval.h"
 
 #include <math.h>
@@ -85,7 +86,9 @@ static bool in_pieces(const Graph *g, ValueId v) {
 static double *piece_of(const Eval *e, ValueId v) {
     return e->v[v.i] + (in_pieces(e->g, v) ? e->piece * type_count(e->g, value_type(e->g, v)) : 0);
 }
-const double *eval_operand(const Eval *e, const Node *n, uint32_t k) { return piece_of(e, e->g->operand[n->in0 + k]); }
+const double *eval_operand(const Eval *e, const Node *n, uint32_t k) {
+    return piece_of(e, e->g->operand[n->in0 + k]);
+}
 
 /* ---- element-wise */
 #define EXP exp
@@ -115,7 +118,8 @@ const double *eval_operand(const Eval *e, const Node *n, uint32_t k) { return pi
 #pragma GCC diagnostic ignored "-Wfloat-conversion"
 static double apply(Op op, double x0, double x1, double x2) {
     switch (op) {
-#define OP(name, nin, nout, flags, attrs, rule, kind, expr, ref, vjp, cost, sample, doc) ROW_##kind(name, expr)
+#define OP(name, nin, nout, flags, attrs, rule, kind, expr, ref, vjp, cost, sample, doc)                     \
+    ROW_##kind(name, expr)
 #include "ir/ops.def"
 #undef OP
     default: return NAN;
@@ -157,9 +161,11 @@ bool eval_reduce(Cell *c) {
 static bool ask(Cell *c, double *out, int64_t count) {
     const EvalInput *in = c->e->in;
     if (in && in->leaf && in->leaf(in->ctx, c->g, c->n, out, count)) return true;
-    return eval_error(c, "no value was given for %s `%s`", op_info[c->n->op].name, attr_str(c->g, c->n, "name"));
+    return eval_error(c, "no value was given for %s `%s`", op_info[c->n->op].name,
+                      attr_str(c->g, c->n, "name"));
 }
-/* An input of an odd section is asked for as a whole: the pieces of all micro-batches, one after the other. */
+/* An input of an odd section is asked for as a whole: the pieces of all micro-batches, one after the other.
+ */
 static bool asked_leaf(Cell *c, int64_t count) {
     Eval *e = c->e;
     if (c->n->op == OP_scalar && strcmp(attr_str(c->g, c->n, "name"), "micro") == 0) {
@@ -274,7 +280,8 @@ bool eval_copy(Cell *c) {
 /* ---- driver */
 static bool run_node(Eval *e, const Node *n) {
     static bool (*const fn[NOP])(Cell *) = {
-#define OP(name, nin, nout, flags, attrs, rule, kind, expr, ref, vjp, cost, sample, doc) [OP_##name] = eval_##ref,
+#define OP(name, nin, nout, flags, attrs, rule, kind, expr, ref, vjp, cost, sample, doc)                     \
+    [OP_##name] = eval_##ref,
 #include "ir/ops.def"
 #undef OP
     };
@@ -310,7 +317,8 @@ static bool run_section(Eval *e, uint32_t section, const bool *need) {
     return true;
 }
 
-double **graph_eval(Arena *a, const Graph *g, const EvalInput *in, const ValueId *want, uint32_t nwant, Diags *d) {
+double **graph_eval(Arena *a, const Graph *g, const EvalInput *in, const ValueId *want, uint32_t nwant,
+                    Diags *d) {
     Eval e = {g, in, a, d, NEWN(a, double *, g->nvalue + 1), 1, 0};
     uint32_t last = 0;
     if (g->micro.i < g->ndim) e.pieces = g->dim[g->micro.i].size;

@@ -30,7 +30,8 @@ typedef struct {
 const double *eval_operand(const Eval *e, const Node *n, uint32_t k);
 bool eval_error(Cell *c, const char *fmt, ...) WM_PRINTF(2, 3);
 
-/* A walk over all coordinates of some dims, row-major, with the offset of each coordinate in several tensors. */
+/* A walk over all coordinates of some dims, row-major, with the offset of each coordinate in several tensors.
+ */
 typedef struct {
     const Graph *g;
     int n, ntensor;
@@ -39,15 +40,18 @@ typedef struct {
     bool end;
 } Space;
 void space_start(Space *s, const Graph *g);
-void space_dims(Space *s, const Type *t, const Type *without); /* without may be NULL; dims already there are skipped */
-int space_tensor(Space *s, const Type *t);                     /* after the dims; at[returned] follows the walk */
+void space_dims(Space *s, const Type *t,
+                const Type *without);      /* without may be NULL; dims already there are skipped */
+int space_tensor(Space *s, const Type *t); /* after the dims; at[returned] follows the walk */
 void space_first(Space *s);
 void space_next(Space *s);
 int64_t dim_stride(const Graph *g, const Type *t, DimId d); /* 0 if t lacks d */
-Type type_of_dims(const Graph *g, const Node *n, const char *attr); /* DIM or DIMS attribute as dims of a type */
+Type type_of_dims(const Graph *g, const Node *n,
+                  const char *attr); /* DIM or DIMS attribute as dims of a type */
 bool eval_token(Cell *c, double token, int64_t size, int64_t *index, bool *ignored);
 
-#define OP(name, nin, nout, flags, attrs, rule, kind, expr, ref, vjp, cost, sample, doc) bool eval_##ref(Cell *c);
+#define OP(name, nin, nout, flags, attrs, rule, kind, expr, ref, vjp, cost, sample, doc)                     \
+    bool eval_##ref(Cell *c);
 #include "ir/ops.def"
 #undef OP
 

@@ -1,13 +1,15 @@
 /* eval_custom.c: the reference evaluator: attention and the losses over a vocabulary.
  *
- * Logits are made a row at a time and thrown away, by the formulas of ops.def: softmax with the largest logit taken
- * out, gradients from the saved log-sum-exp. */
+ * Logits are made a row at a time and thrown away, by the formulas of ops.def: softmax with the largest logit
+ * taken out, gradients from the saved log-sum-exp. */
 #include "ir/eval.h"
 
 #include <math.h>
 #include <string.h>
 
-static void clear(Cell *c, uint32_t k) { memset(c->y[k], 0, (size_t)type_count(c->g, c->ty[k]) * sizeof(double)); }
+static void clear(Cell *c, uint32_t k) {
+    memset(c->y[k], 0, (size_t)type_count(c->g, c->ty[k]) * sizeof(double));
+}
 
 /* ---- softmax of one row */
 typedef struct { double lse, entropy; int64_t best; } Row;
@@ -26,7 +28,8 @@ static Row row_of(const double *z, int64_t n, int64_t step) {
     r.entropy = log(sum) - dot / sum;
     return r;
 }
-static double kl_of(const double *z, const double *z2, int64_t n, int64_t step, int64_t step2, double lse, double lse2) {
+static double kl_of(const double *z, const double *z2, int64_t n, int64_t step, int64_t step2, double lse,
+                    double lse2) {
     double kl = 0;
     for (int64_t k = 0; k < n; k++) {
         double lp = z[k * step] - lse, p = exp(lp);
@@ -57,7 +60,8 @@ static bool over_rows(Cell *c, bool kl) {
     Space s;
     space_start(&s, c->g);
     space_dims(&s, c->ty[0], NULL);
-    int y = space_tensor(&s, c->ty[0]), x = space_tensor(&s, c->tx[0]), x2 = kl ? space_tensor(&s, c->tx[1]) : 0;
+    int y = space_tensor(&s, c->ty[0]), x = space_tensor(&s, c->tx[0]),
+        x2 = kl ? space_tensor(&s, c->tx[1]) : 0;
     if (n == 0) return eval_error(c, "no classes");
     for (space_first(&s); !s.end; space_next(&s)) {
         const double *z = c->x[0] + s.at[x];
@@ -133,8 +137,10 @@ static bool ce_forward(Cell *c, Head *h, int64_t r, Row *row) {
     c->y[3][r] = (double)row->best;
     return true;
 }
-/* dce (p - onehot) - dentropy p (log p + entropy); a row whose seeds are 0 adds nothing, whatever it holds. */
-static bool ce_backward(Cell *c, Head *h, int64_t r, double lse, double dce, double entropy, double dentropy) {
+/* dce (p - onehot) - dentropy p (log p + entropy); a row whose seeds are 0 adds nothing, whatever it holds.
+ */
+static bool ce_backward(Cell *c, Head *h, int64_t r, double lse, double dce, double entropy,
+                        double dentropy) {
     int64_t t;
     bool ignored;
     if (!eval_token(c, c->x[2][r], h->cls, &t, &ignored)) return false;
@@ -160,7 +166,8 @@ bool eval_linear_ce_grad(Cell *c) {
     head_grad(c, &h, 0, "over", 0);
     for (int64_t r = 0; r < h.rows; r++, space_next(&h.left)) {
         head_row(&h, r);
-        if (!ce_backward(c, &h, r, c->x[3][r], c->x[4][r], entropy ? c->x[5][r] : 0, entropy ? c->x[6][r] : 0))
+        if (!ce_backward(c, &h, r, c->x[3][r], c->x[4][r], entropy ? c->x[5][r] : 0,
+                         entropy ? c->x[6][r] : 0))
             return false;
     }
     return true;
@@ -279,7 +286,8 @@ bool eval_attention(Cell *c) {
         c->y[1][t.row.at[3]] = lse;
         for (space_first(&t.value); !t.value.end; space_next(&t.value)) {
             double o = 0;
-            for (int64_t j = 0; j <= place; j++) o += exp(score[j] - lse) * c->x[2][v + j * t.v_along + t.value.at[0]];
+            for (int64_t j = 0; j <= place; j++)
+                o += exp(score[j] - lse) * c->x[2][v + j * t.v_along + t.value.at[0]];
             c->y[0][t.row.at[4] + t.value.at[1]] = o;
         }
     }

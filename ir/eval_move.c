@@ -1,13 +1,16 @@
 /* eval_move.c: the reference evaluator: contraction, moving data, order and scans.
  *
- * Each op is one or two walks over coordinates; where an op works along a dim, `line` gives the lines of it. */
+ * Each op is one or two walks over coordinates; where an op works along a dim, `line` gives the lines of it.
+ */
 #include "ir/eval.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void clear(Cell *c, uint32_t k) { memset(c->y[k], 0, (size_t)type_count(c->g, c->ty[k]) * sizeof(double)); }
+static void clear(Cell *c, uint32_t k) {
+    memset(c->y[k], 0, (size_t)type_count(c->g, c->ty[k]) * sizeof(double));
+}
 static int64_t size_of(const Cell *c, DimId d) { return c->g->dim[d.i].size; }
 
 bool eval_matmul(Cell *c) {
@@ -28,7 +31,8 @@ bool eval_gather(Cell *c) {
     Space s;
     space_start(&s, c->g);
     space_dims(&s, c->ty[0], NULL);
-    int y = space_tensor(&s, c->ty[0]), table = space_tensor(&s, c->tx[0]), token = space_tensor(&s, c->tx[1]);
+    int y = space_tensor(&s, c->ty[0]), table = space_tensor(&s, c->tx[0]),
+        token = space_tensor(&s, c->tx[1]);
     for (space_first(&s); !s.end; space_next(&s)) {
         bool ignored;
         if (!eval_token(c, c->x[1][s.at[token]], size_of(c, cls), &k, &ignored)) return false;
@@ -84,8 +88,8 @@ bool eval_shift_grad(Cell *c) { return shift(c, c->tx[0], c->ty[0], true); }
 
 /* ---- pieces of a dim */
 /* Walks the dims of `part` and copies between it and the slice `index` of dim in `whole`. */
-static void slice_copy(Cell *c, const Type *part, const Type *whole, DimId dim, int64_t index, const double *from,
-                       double *to, bool to_whole) {
+static void slice_copy(Cell *c, const Type *part, const Type *whole, DimId dim, int64_t index,
+                       const double *from, double *to, bool to_whole) {
     Space s;
     int64_t start = index * dim_stride(c->g, whole, dim);
     space_start(&s, c->g);
@@ -103,12 +107,14 @@ bool eval_select(Cell *c) {
 }
 bool eval_place(Cell *c) {
     clear(c, 0);
-    slice_copy(c, c->tx[0], c->ty[0], attr_dim(c->g, c->n, "dim"), attr_int(c->g, c->n, "index"), c->x[0], c->y[0], true);
+    slice_copy(c, c->tx[0], c->ty[0], attr_dim(c->g, c->n, "dim"), attr_int(c->g, c->n, "index"), c->x[0],
+               c->y[0], true);
     return true;
 }
 bool eval_stack(Cell *c) {
     for (uint32_t k = 0; k < c->n->nin; k++)
-        slice_copy(c, c->tx[0], c->ty[0], attr_dim(c->g, c->n, "dim"), k, eval_operand(c->e, c->n, k), c->y[0], true);
+        slice_copy(c, c->tx[0], c->ty[0], attr_dim(c->g, c->n, "dim"), k, eval_operand(c->e, c->n, k),
+                   c->y[0], true);
     return true;
 }
 bool eval_transpose(Cell *c) {
@@ -292,7 +298,8 @@ static int by_key(const void *x, const void *y) {
 static uint64_t shuffle_key(const Cell *c, int64_t i) {
     uint32_t w[4];
     uint64_t word = 2 * (uint64_t)i;
-    philox4x32(c->e->in->seed, word >> 2, (uint32_t)c->e->in->step, (uint32_t)attr_int(c->g, c->n, "stream"), w);
+    philox4x32(c->e->in->seed, word >> 2, (uint32_t)c->e->in->step, (uint32_t)attr_int(c->g, c->n, "stream"),
+               w);
     return w[word & 2] | (uint64_t)w[(word & 2) + 1] << 32;
 }
 bool eval_shuffle(Cell *c) {

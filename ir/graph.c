@@ -1,7 +1,7 @@
 /* graph.c: storage and reading of graphs: dims, types, attributes, results, uses.
  *
- * Everything is an index into append-only arrays of the graph's arena, so a graph is never freed in parts and a
- * reference never dangles; attribute lists lie in three shared arrays. */
+ * Everything is an index into append-only arrays of the graph's arena, so a graph is never freed in parts and
+ * a reference never dangles; attribute lists lie in three shared arrays. */
 #include "ir/ir.h"
 
 #include <string.h>
@@ -141,7 +141,8 @@ void graph_result(Graph *g, const char *kind, const char *name, ValueId v) {
 
 const Result *graph_find_result(const Graph *g, const char *kind, const char *name) {
     for (uint32_t k = 0; k < g->nresult; k++)
-        if (strcmp(g->result[k].kind, kind) == 0 && strcmp(g->result[k].name, name) == 0) return &g->result[k];
+        if (strcmp(g->result[k].kind, kind) == 0 && strcmp(g->result[k].name, name) == 0)
+            return &g->result[k];
     return NULL;
 }
 
@@ -153,8 +154,8 @@ void graph_note(Graph *g, const char *fmt, ...) {
     va_end(ap);
 }
 
-/* Two passes over the operands: count, then place; nodes come out in order as nodes are visited in order. A node
- * that reads a value twice stands twice. */
+/* Two passes over the operands: count, then place; nodes come out in order as nodes are visited in order. A
+ * node that reads a value twice stands twice. */
 Uses graph_uses(Arena *a, const Graph *g) {
     Uses u = {NEWN(a, uint32_t, g->nvalue + 2), NEWN(a, NodeId, g->noperand + 1)};
     for (uint32_t n = 0; n < g->nnode; n++)

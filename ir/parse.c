@@ -1,7 +1,8 @@
 /* parse.c: text -> graph, by recursive descent over a hostile file.
  *
- * Every count is bounded by the text itself, every id is checked before it is used, and the printed type must be the
- * one that inference gives, so what comes back is a graph as if `build` had made it. The first mistake ends it. */
+ * Every count is bounded by the text itself, every id is checked before it is used, and the printed type must
+ * be the one that inference gives, so what comes back is a graph as if `build` had made it. The first mistake
+ * ends it. */
 #include "ir/internal.h"
 
 #include <string.h>
@@ -9,7 +10,13 @@
 enum { MAX_TEXT = 16 << 20, MAX_DIM_COUNT = 65536, MAX_NODES = 1 << 20, MAX_OPERANDS = 65535 };
 static const int64_t max_size = (int64_t)1 << 48;
 
-typedef enum { T_END, T_WORD, T_STRING, T_VALUE, T_PUNCT } TokenKind; /* word: letters digits _ . + -   value: %12 */
+typedef enum {
+    T_END,
+    T_WORD,
+    T_STRING,
+    T_VALUE,
+    T_PUNCT
+} TokenKind; /* word: letters digits _ . + -   value: %12 */
 typedef struct {
     TokenKind kind;
     size_t at, len; /* in the text */
@@ -48,8 +55,8 @@ static bool expected(Parser *p, const char *what) {
 
 /* ---- tokens */
 static bool word_char(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
-           c == '+' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '.' || c == '+' || c == '-';
 }
 static void skip_blank(Parser *p) {
     while (p->at < p->len) {
@@ -67,7 +74,10 @@ static void skip_blank(Parser *p) {
     }
 }
 static int hex_digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 static bool lex_string(Parser *p, Token *t) {
     Sbuf b;
@@ -83,7 +93,8 @@ static bool lex_string(Parser *p, Token *t) {
         if (c == '\\') {
             char e = p->at + 1 < p->len ? p->text[p->at + 1] : 0;
             int hi = -1, lo = -1;
-            if (e == 'x' && p->at + 3 < p->len) hi = hex_digit(p->text[p->at + 2]), lo = hex_digit(p->text[p->at + 3]);
+            if (e == 'x' && p->at + 3 < p->len)
+                hi = hex_digit(p->text[p->at + 2]), lo = hex_digit(p->text[p->at + 3]);
             t->len = p->at - t->at;
             if (e != '"' && e != '\\' && (hi < 0 || lo < 0 || hi + lo == 0))
                 return FAIL_AT(p, t, "bad escape in a string; allowed are \\\" \\\\ and \\x01 to \\xff");
@@ -122,14 +133,17 @@ static bool next(Parser *p) {
     t->kind = T_PUNCT;
     t->len = 1;
     p->at++;
-    if (!strchr("=,:[]{}@~/", c) || c == 0) return FAIL_AT(p, t, "found %s; no such character here", found(p, t));
+    if (!strchr("=,:[]{}@~/", c) || c == 0)
+        return FAIL_AT(p, t, "found %s; no such character here", found(p, t));
     return true;
 }
 static bool is_punct(const Parser *p, char c) { return p->t.kind == T_PUNCT && p->text[p->t.at] == c; }
 static bool is_word(const Parser *p, const char *w) {
     return p->t.kind == T_WORD && p->t.len == strlen(w) && memcmp(p->text + p->t.at, w, p->t.len) == 0;
 }
-static bool take_punct(Parser *p, char c, const char *what) { return is_punct(p, c) ? next(p) : expected(p, what); }
+static bool take_punct(Parser *p, char c, const char *what) {
+    return is_punct(p, c) ? next(p) : expected(p, what);
+}
 static bool take_word(Parser *p, const char *w) {
     return is_word(p, w) ? next(p) : expected(p, arena_fmt(p->a, "`%s`", w));
 }
@@ -139,10 +153,11 @@ static const char *token_text(Parser *p, const Token *t) {
 
 /* ---- pieces */
 static bool take_int(Parser *p, int64_t lo, int64_t hi, int64_t *v) {
-    if (p->t.kind != T_WORD || !text_int(p->text + p->t.at, p->t.len, v)) return expected(p, "a whole number");
+    if (p->t.kind != T_WORD || !text_int(p->text + p->t.at, p->t.len, v))
+        return expected(p, "a whole number");
     if (*v < lo || *v > hi)
-        return FAIL_AT(p, &p->t, "%lld is out of range; %lld to %lld is allowed", (long long)*v, (long long)lo,
-                       (long long)hi);
+        return FAIL_AT(p, &p->t, "%lld is out of range; %lld to %lld is allowed", (long long)*v,
+                       (long long)lo, (long long)hi);
     return next(p);
 }
 static bool take_double(Parser *p, double *v) {
@@ -214,8 +229,10 @@ static bool parse_dims(Parser *p) {
         Token at = p->t;
         const char *name;
         int64_t size, padded;
-        if (!take_name(p, &name) || !take_punct(p, '=', "`=`") || !take_int(p, 0, max_size, &size)) return false;
-        if (at.kind == T_WORD && !ir_bare_name(name)) return FAIL_AT(p, &at, "found %s; expected a dim", found(p, &at));
+        if (!take_name(p, &name) || !take_punct(p, '=', "`=`") || !take_int(p, 0, max_size, &size))
+            return false;
+        if (at.kind == T_WORD && !ir_bare_name(name))
+            return FAIL_AT(p, &at, "found %s; expected a dim", found(p, &at));
         padded = size;
         if (is_punct(p, '/') && (!next(p) || !take_int(p, size, max_size, &padded))) return false;
         bool ragged = is_punct(p, ':');
@@ -304,7 +321,8 @@ static bool parse_attrs(Parser *p, Op op, Attr attr[MAX_ATTR]) {
         while (k < f->nattr && !is_word(p, f->attr[k].name)) k++;
         if (k == f->nattr) return FAIL_AT(p, &p->t, "%s has no attribute %s", f->name, found(p, &p->t));
         if (attr[k].kind != AT_NONE) return FAIL_AT(p, &p->t, "%s stands twice", found(p, &p->t));
-        if (!next(p) || !take_punct(p, '=', "`=`") || !parse_value(p, f->attr[k].kind, &attr[k])) return false;
+        if (!next(p) || !take_punct(p, '=', "`=`") || !parse_value(p, f->attr[k].kind, &attr[k]))
+            return false;
     }
     return true;
 }
@@ -334,7 +352,10 @@ static bool parse_memory(Parser *p, Value *v) { /* at=arena+off~stride */
     return !is_punct(p, '~') || (next(p) && take_int(p, 0, max_size, &v->stride));
 }
 static bool parse_labels(Parser *p, Node *n) {
-    static const struct { unsigned bit; const char *name; } flags[] = {{N_BWD, "bwd"}, {N_REMAT, "remat"}, {N_KEEP, "keep"}};
+    static const struct {
+        unsigned bit;
+        const char *name;
+    } flags[] = {{N_BWD, "bwd"}, {N_REMAT, "remat"}, {N_KEEP, "keep"}};
     while (p->t.kind == T_WORD) {
         bool flag = false;
         for (size_t k = 0; k < WM_LEN(flags) && !flag; k++) {
@@ -389,7 +410,8 @@ static bool check_types(Parser *p, const Token *at, Op op, const ValueId *in, ui
     const char *why = "";
     for (uint32_t k = 0; k < nin; k++) ty[k] = p->g->value[in[k].i].ty;
     out[0] = written[0].ty;
-    if (!ir_infer(p->g, op, ty, nin, attr, out, &n, &why)) return FAIL_AT(p, at, "%s: %s", op_info[op].name, why);
+    if (!ir_infer(p->g, op, ty, nin, attr, out, &n, &why))
+        return FAIL_AT(p, at, "%s: %s", op_info[op].name, why);
     if (n != nout) return FAIL_AT(p, at, "%s has %u results; %u are written", op_info[op].name, n, nout);
     for (uint32_t k = 0; k < n; k++)
         if (!type_equal(&out[k], &written[k].ty))
@@ -401,7 +423,8 @@ static bool parse_ids(Parser *p, uint32_t *nout) {
     for (*nout = 0;;) {
         if (p->t.kind != T_VALUE) return expected(p, "a value");
         if (p->t.id != p->g->nvalue + *nout)
-            return FAIL_AT(p, &p->t, "found %s; the next value is %%%u", found(p, &p->t), p->g->nvalue + *nout);
+            return FAIL_AT(p, &p->t, "found %s; the next value is %%%u", found(p, &p->t),
+                           p->g->nvalue + *nout);
         if (++*nout > MAX_OUT) return FAIL_AT(p, &p->t, "more than %d results", MAX_OUT);
         if (!next(p)) return false;
         if (is_punct(p, '=')) return next(p);
@@ -423,7 +446,8 @@ static bool parse_node(Parser *p) {
     if (!take_punct(p, ':', "an attribute or `:`")) return false;
     for (uint32_t k = 0; k < nout; k++) {
         v[k] = (Value){{0}, {0}, 0, NONE, 0, 0};
-        if ((k && !take_punct(p, ',', "`,` and another type")) || !take_type(p, &v[k].ty) || !parse_memory(p, &v[k]))
+        if ((k && !take_punct(p, ',', "`,` and another type")) || !take_type(p, &v[k].ty) ||
+            !parse_memory(p, &v[k]))
             return false;
     }
     if (!check_types(p, &at, op, in, nin, attr, v, nout)) return false;
@@ -463,7 +487,8 @@ static bool maybe_loc(Parser *p, Loc *l) {
 static bool parse_result(Parser *p) {
     Graph *g = p->g;
     Result r = {0};
-    if (!next(p) || !take_name(p, &r.kind) || !take_string(p, &r.name) || !take_defined(p, &r.v) || !maybe_loc(p, &r.loc))
+    if (!next(p) || !take_name(p, &r.kind) || !take_string(p, &r.name) || !take_defined(p, &r.v) ||
+        !maybe_loc(p, &r.loc))
         return false;
     GROW(g->arena, g->result, g->nresult, g->result_cap);
     g->result[g->nresult++] = r;
@@ -493,7 +518,8 @@ static bool resolve_origins(Parser *p) {
     for (uint32_t k = 0; k < p->nlate; k++) {
         const Token *t = &p->late[k].value;
         if (t->id >= p->g->nvalue) return FAIL_AT(p, t, "origin %s does not exist", found(p, t));
-        if (p->g->value[t->id].out != 0) return FAIL_AT(p, t, "origin %s is not the first result of its node", found(p, t));
+        if (p->g->value[t->id].out != 0)
+            return FAIL_AT(p, t, "origin %s is not the first result of its node", found(p, t));
         p->g->node[p->late[k].node].origin = (int32_t)p->g->value[t->id].def.i;
     }
     return true;
@@ -522,7 +548,8 @@ static bool parse_graph(Parser *p) {
 Graph *graph_parse(Arena *a, const char *file, const char *text, size_t len, Diags *d) {
     Parser p = {.a = a, .d = d, .file = file, .text = text, .len = len, .line = 1};
     if (len > MAX_TEXT) {
-        diag_add(d, P002, (Loc){file, 1, 1, 0, 0}, "the text has %zu bytes; at most %d are allowed", len, MAX_TEXT);
+        diag_add(d, P002, (Loc){file, 1, 1, 0, 0}, "the text has %zu bytes; at most %d are allowed", len,
+                 MAX_TEXT);
         return NULL;
     }
     p.g = graph_new(a, "", ST_MATH);

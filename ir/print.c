@@ -1,5 +1,6 @@
-/* print.c: the text form. Ids are dense and in order and every type is written, so equal graphs print equally and a
- * line-wise diff of two stages shows what a pass did. Locations print only on request and do not count. */
+/* print.c: the text form. Ids are dense and in order and every type is written, so equal graphs print equally
+ * and a line-wise diff of two stages shows what a pass did. Locations print only on request and do not count.
+ */
 #include "ir/internal.h"
 
 #include <string.h>
@@ -80,7 +81,10 @@ static void put_loc(Sbuf *b, const Loc *l) {
 }
 
 static void put_labels(Sbuf *b, const Graph *g, const Node *n) {
-    static const struct { unsigned bit; const char *name; } flags[] = {{N_BWD, " bwd"}, {N_REMAT, " remat"}, {N_KEEP, " keep"}};
+    static const struct {
+        unsigned bit;
+        const char *name;
+    } flags[] = {{N_BWD, " bwd"}, {N_REMAT, " remat"}, {N_KEEP, " keep"}};
     for (size_t k = 0; k < WM_LEN(flags); k++)
         if (n->flags & flags[k].bit) sb_str(b, flags[k].name);
     if (n->section) sb_fmt(b, " section=%u", n->section);

@@ -1,9 +1,9 @@
 /* type.c: types of results from those of operands, by the rule column of ops.def.
  *
- * A rule string with `...` speaks of operands aligned by name: one operand must hold the dims of all others and gives
- * the order; the letter r or R is what attribute `over` takes away. `@f` is a function of the table at the end.
- * Nothing here asks for `micro`: after localize the values of odd sections simply lack it. The operands may come from
- * a hostile file, so every failing case ends in a clear sentence, never in a check. */
+ * A rule string with `...` speaks of operands aligned by name: one operand must hold the dims of all others
+ * and gives the order; the letter r or R is what attribute `over` takes away. `@f` is a function of the table
+ * at the end. Nothing here asks for `micro`: after localize the values of odd sections simply lack it. The
+ * operands may come from a hostile file, so every failing case ends in a clear sentence, never in a check. */
 #include "ir/ir.h"
 
 #include <stdio.h>
@@ -59,7 +59,9 @@ static bool same_order(const Type *a, const Type *b) {
         if (a->dim[k].i != b->dim[k].i) return false;
     return a->ndim == b->ndim;
 }
-static DType wide(DType d) { return d == DT_BF16 ? DT_F32 : d; } /* losses and statistics of bf16 operands are f32 */
+static DType wide(DType d) {
+    return d == DT_BF16 ? DT_F32 : d;
+} /* losses and statistics of bf16 operands are f32 */
 static void result1(Infer *t, Type r) {
     t->out[0] = r;
     *t->nout = 1;
@@ -83,8 +85,8 @@ static bool need_dtype(Infer *t, uint32_t k, DType dt) {
 static bool need_like(Infer *t, uint32_t k, uint32_t like) { /* both real and of one dtype */
     if (!need_real(t, k) || !need_real(t, like)) return false;
     if (t->in[k].dt == t->in[like].dt) return true;
-    return FAIL(t, "operand %u is %s but operand %u is %s; cast one of them", k, dtype_name[t->in[k].dt], like,
-                dtype_name[t->in[like].dt]);
+    return FAIL(t, "operand %u is %s but operand %u is %s; cast one of them", k, dtype_name[t->in[k].dt],
+                like, dtype_name[t->in[like].dt]);
 }
 static bool need_type(Infer *t, uint32_t k, const Type *want) {
     if (type_equal(&t->in[k], want)) return true;
@@ -97,8 +99,8 @@ static int holder(Infer *t, const Type *in, uint32_t n) {
         if (in[k].ndim > in[h].ndim) h = k;
     for (uint32_t k = 0; k < n; k++) {
         if (type_holds(&in[h], &in[k])) continue;
-        *t->why = arena_fmt(t->g->arena, "operands %s and %s: neither has all dims of the other", ttext(t, &in[h]),
-                            ttext(t, &in[k]));
+        *t->why = arena_fmt(t->g->arena, "operands %s and %s: neither has all dims of the other",
+                            ttext(t, &in[h]), ttext(t, &in[k]));
         return -1;
     }
     return (int)h;
@@ -111,7 +113,8 @@ static bool check_list(Infer *t, const char *name, const Attr *a) {
     uint64_t have = a->kind == AT_DIMS ? g->ndimlist : a->kind == AT_INTS ? g->nintlist : g->nfloatlist;
     if (end > have) return FAIL(t, "%s is a list beyond the lists of the graph", name);
     if (a->kind != AT_DIMS) return true;
-    if (a->u.list.n > MAX_DIMS) return FAIL(t, "%s has %u dims; at most %d are allowed", name, a->u.list.n, MAX_DIMS);
+    if (a->u.list.n > MAX_DIMS)
+        return FAIL(t, "%s has %u dims; at most %d are allowed", name, a->u.list.n, MAX_DIMS);
     const DimId *d = g->dimlist + a->u.list.at;
     for (uint32_t k = 0; k < a->u.list.n; k++) {
         if (d[k].i >= g->ndim) return FAIL(t, "%s names a dim that does not exist", name);
@@ -131,7 +134,8 @@ static bool check_attrs(Infer *t) {
         if (a->kind != f->attr[k].kind) return FAIL(t, "attribute %s has the wrong kind", f->attr[k].name);
         if (a->kind == AT_DIM && a->u.dim.i >= t->g->ndim)
             return FAIL(t, "%s names a dim that does not exist", f->attr[k].name);
-        if ((a->kind == AT_DIMS || a->kind == AT_INTS || a->kind == AT_FLOATS) && !check_list(t, f->attr[k].name, a))
+        if ((a->kind == AT_DIMS || a->kind == AT_INTS || a->kind == AT_FLOATS) &&
+            !check_list(t, f->attr[k].name, a))
             return false;
         if (a->kind == AT_DT && (a->u.dt < 0 || a->u.dt >= NDTYPE)) return FAIL(t, "no such dtype");
         if (a->kind == AT_STR && !a->u.s) return FAIL(t, "attribute %s has no text", f->attr[k].name);
@@ -142,10 +146,11 @@ static bool check_attrs(Infer *t) {
 /* ---- rule strings */
 /* Operands of element-wise ops: the first letter of the sample says bool or real; these rows take more. */
 static bool ew_dtypes(Infer *t) {
-    static const struct { Op op; bool i32, boolean; } more[] = {
-        {OP_eq, true, true}, {OP_ne, true, true}, {OP_lt, true, false}, {OP_le, true, false}, {OP_gt, true, false},
-        {OP_ge, true, false}, {OP_cast, true, true}, {OP_stop_grad, true, true}, {OP_max_of, true, false},
-        {OP_min_of, true, false},
+    static const struct { Op op; bool i32, boolean;
+    } more[] = {
+        {OP_eq, true, true},      {OP_ne, true, true},      {OP_lt, true, false},  {OP_le, true, false},
+        {OP_gt, true, false},     {OP_ge, true, false},     {OP_cast, true, true}, {OP_stop_grad, true, true},
+        {OP_max_of, true, false}, {OP_min_of, true, false},
     };
     const OpInfo *f = &op_info[t->op];
     bool boolean = false, i32 = false, real = f->sample[0] != 'm';
@@ -157,10 +162,11 @@ static bool ew_dtypes(Infer *t) {
     for (uint32_t k = 0; k < t->nin; k++) {
         DType d = t->in[k].dt;
         if (!real && d != DT_BOOL) return need_dtype(t, k, DT_BOOL);
-        if (real && !dtype_real(d) && !(i32 && d == DT_I32) && !(boolean && d == DT_BOOL)) return need_real(t, k);
+        if (real && !dtype_real(d) && !(i32 && d == DT_I32) && !(boolean && d == DT_BOOL))
+            return need_real(t, k);
         if (d != t->in[0].dt)
-            return FAIL(t, "operand 0 is %s but operand %u is %s; cast one of them", dtype_name[t->in[0].dt], k,
-                        dtype_name[d]);
+            return FAIL(t, "operand 0 is %s but operand %u is %s; cast one of them", dtype_name[t->in[0].dt],
+                        k, dtype_name[d]);
     }
     return true;
 }
@@ -230,7 +236,8 @@ static bool infer_leaf(Infer *t) {
     if (t->op == OP_const || t->op == OP_scalar) return exact_dims(t, (DimId){0}, (DimId){0}, 0);
     if (t->op == OP_iota) return exact_dims(t, adim(t, "dim"), (DimId){0}, 1);
     if (t->op == OP_rope_table) {
-        if (dsize(t, adim(t, "over")) % 2) return FAIL(t, "dim %s has an odd size", dname(t, adim(t, "over")));
+        if (dsize(t, adim(t, "over")) % 2)
+            return FAIL(t, "dim %s has an odd size", dname(t, adim(t, "over")));
         return exact_dims(t, adim(t, "along"), adim(t, "over"), 2);
     }
     return true;
@@ -260,7 +267,8 @@ static bool infer_matmul(Infer *t) {
 }
 static bool infer_gather(Infer *t) {
     DimId cls = adim(t, "cls");
-    if (!need_real(t, 0) || !need_dtype(t, 1, DT_I32) || !need_dim(t, 0, cls) || !no_dim(t, 1, cls)) return false;
+    if (!need_real(t, 0) || !need_dtype(t, 1, DT_I32) || !need_dim(t, 0, cls) || !no_dim(t, 1, cls))
+        return false;
     Type r = t->in[1], gone = type_make(DT_F64, &cls, 1);
     if (!put_all(t, &r, &t->in[0], &gone)) return false;
     r.dt = t->in[0].dt;
@@ -275,7 +283,8 @@ static bool infer_scatter_add(Infer *t) {
         if (!need_dim(t, 0, t->in[1].dim[k])) return false;
     for (int k = 0; k < over.ndim; k++)
         if (!need_dim(t, 1, over.dim[k])) return false;
-    if (!put_all(t, &r, &t->in[1], &over) || !put(t, &r, cls) || !put_all(t, &r, &t->in[0], &t->in[1])) return false;
+    if (!put_all(t, &r, &t->in[1], &over) || !put(t, &r, cls) || !put_all(t, &r, &t->in[0], &t->in[1]))
+        return false;
     r.dt = t->in[0].dt;
     result1(t, r);
     return true;
@@ -316,7 +325,8 @@ static bool infer_shift_grad(Infer *t) {
 static bool index_ok(Infer *t) {
     int64_t k = attr(t, "index")->u.i, n = dsize(t, adim(t, "dim"));
     if (k >= 0 && k < n) return true;
-    return FAIL(t, "index %lld is outside dim %s of size %lld", (long long)k, dname(t, adim(t, "dim")), (long long)n);
+    return FAIL(t, "index %lld is outside dim %s of size %lld", (long long)k, dname(t, adim(t, "dim")),
+                (long long)n);
 }
 static bool infer_select(Infer *t) {
     DimId d = adim(t, "dim");
@@ -364,13 +374,15 @@ static bool infer_rope(Infer *t) {
     if (!need_like(t, 1, 0) || !need_dim(t, 0, d[0]) || !need_dim(t, 0, d[1])) return false;
     Type table = type_make(t->in[1].dt, d, 2);
     if (d[0].i == d[1].i) return FAIL(t, "along and over are one dim");
-    if (dsize(t, d[1]) % 2) return FAIL(t, "dim %s has the odd size %lld", dname(t, d[1]), (long long)dsize(t, d[1]));
+    if (dsize(t, d[1]) % 2)
+        return FAIL(t, "dim %s has the odd size %lld", dname(t, d[1]), (long long)dsize(t, d[1]));
     if (!need_type(t, 1, &table)) return false;
     result1(t, t->in[0]);
     return true;
 }
 
-/* ---- attention. Key heads: the dim that k has and q has not; query heads: the dim that q has and k has not. */
+/* ---- attention. Key heads: the dim that k has and q has not; query heads: the dim that q has and k has not.
+ */
 static bool attention_heads(Infer *t) {
     const Type *q = &t->in[0], *k = &t->in[1], *v = &t->in[2];
     DimId along = adim(t, "along"), over = adim(t, "over"), qh = {UINT32_MAX}, kh = {UINT32_MAX};
@@ -379,7 +391,8 @@ static bool attention_heads(Infer *t) {
         if (!need_dim(t, j, along) || (j < 2 && !need_dim(t, j, over)) || !need_like(t, j, 0)) return false;
     for (int j = 0; j < q->ndim; j++) {
         if (type_has(k, q->dim[j])) continue;
-        if (qh.i != UINT32_MAX) return FAIL(t, "%s and %s are only in q; one is allowed", dname(t, qh), dname(t, q->dim[j]));
+        if (qh.i != UINT32_MAX)
+            return FAIL(t, "%s and %s are only in q; one is allowed", dname(t, qh), dname(t, q->dim[j]));
         qh = q->dim[j];
         if (type_has(v, qh)) return FAIL(t, "v has %s, which q has and k has not", dname(t, qh));
     }
@@ -387,7 +400,8 @@ static bool attention_heads(Infer *t) {
         bool common = type_has(q, k->dim[j]);
         if (k->dim[j].i != over.i && !need_dim(t, 2, k->dim[j])) return false;
         if (common) continue;
-        if (kh.i != UINT32_MAX) return FAIL(t, "%s and %s are only in k; one is allowed", dname(t, kh), dname(t, k->dim[j]));
+        if (kh.i != UINT32_MAX)
+            return FAIL(t, "%s and %s are only in k; one is allowed", dname(t, kh), dname(t, k->dim[j]));
         kh = k->dim[j];
     }
     int64_t nq = qh.i == UINT32_MAX ? 1 : dsize(t, qh), nk = kh.i == UINT32_MAX ? 1 : dsize(t, kh);
@@ -418,7 +432,8 @@ static bool infer_attention(Infer *t) {
 }
 static bool infer_attention_grad(Infer *t) {
     Type o, lse;
-    if (!attention_types(t, &o, &lse) || !need_type(t, 3, &o) || !need_type(t, 4, &lse) || !need_type(t, 5, &o))
+    if (!attention_types(t, &o, &lse) || !need_type(t, 3, &o) || !need_type(t, 4, &lse) ||
+        !need_type(t, 5, &o))
         return false;
     memcpy(t->out, t->in, 3 * sizeof *t->out);
     *t->nout = 3;
@@ -441,7 +456,8 @@ static bool infer_cls1(Infer *t) { /* entropy, kl: logits only */
 static bool infer_cls2(Infer *t) { /* cross_entropy: logits and target */
     DimId cls = adim(t, "cls");
     Type gone = type_make(DT_F64, &cls, 1), rows[2] = {{0}, t->in[1]};
-    if (!need_real(t, 0) || !need_dtype(t, 1, DT_I32) || !need_dim(t, 0, cls) || !no_dim(t, 1, cls)) return false;
+    if (!need_real(t, 0) || !need_dtype(t, 1, DT_I32) || !need_dim(t, 0, cls) || !no_dim(t, 1, cls))
+        return false;
     if (!put_all(t, &rows[0], &t->in[0], &gone)) return false;
     int h = holder(t, rows, 2);
     if (h < 0) return false;
@@ -459,7 +475,8 @@ static bool infer_argmax(Infer *t) {
     result1(t, r);
     return true;
 }
-/* h [rows.., over] and W [cls, over], operands `at` and `at` + 1: the layout that the kernels walk, so exact. */
+/* h [rows.., over] and W [cls, over], operands `at` and `at` + 1: the layout that the kernels walk, so exact.
+ */
 static bool head_types(Infer *t, uint32_t at, const char *over_name, Type *rows) {
     const Type *h = &t->in[at];
     Type over = adims(t, over_name), w = {0};
@@ -486,7 +503,8 @@ static bool head_target(Infer *t, uint32_t k, const Type *rows) {
 /* dW: what is left of the rows, then cls and over; accumulated, so f32 where W is bf16. */
 static bool head_dw(Infer *t, uint32_t at, const char *over_name, const Type *rows, Type *dw) {
     Type row = adims(t, "row"), over = adims(t, over_name);
-    if (!type_holds(rows, &row)) return FAIL(t, "row holds a dim that the rows %s do not have", ttext(t, rows));
+    if (!type_holds(rows, &row))
+        return FAIL(t, "row holds a dim that the rows %s do not have", ttext(t, rows));
     *dw = (Type){0};
     dw->dt = wide(t->in[at + 1].dt);
     return put_all(t, dw, rows, &row) && put(t, dw, adim(t, "cls")) && put_all(t, dw, &over, NULL);
@@ -511,7 +529,8 @@ static bool infer_linear_ce_grad(Infer *t) {
 }
 static bool infer_linear_ce_fb(Infer *t) {
     Type rows;
-    if (!head_types(t, 0, "over", &rows) || !head_target(t, 2, &rows) || !need_type(t, 3, &rows)) return false;
+    if (!head_types(t, 0, "over", &rows) || !head_target(t, 2, &rows) || !need_type(t, 3, &rows))
+        return false;
     for (int k = 0; k < 4; k++) t->out[k] = rows;
     t->out[3].dt = DT_I32;
     t->out[4] = t->in[0];
@@ -607,19 +626,40 @@ static bool infer_micro_slice(Infer *t) {
     return true;
 }
 
-static const struct { const char *name; bool (*fn)(Infer *t); } rule_fn[] = {
-    {"leaf", infer_leaf}, {"expand", infer_expand}, {"matmul", infer_matmul}, {"gather", infer_gather},
-    {"scatter_add", infer_scatter_add}, {"shift", infer_shift}, {"shift_grad", infer_shift_grad},
-    {"select", infer_select}, {"place", infer_place}, {"stack", infer_stack}, {"transpose", infer_transpose},
-    {"rope", infer_rope}, {"attention", infer_attention}, {"attention_grad", infer_attention_grad},
-    {"cls1", infer_cls1}, {"cls2", infer_cls2}, {"argmax", infer_argmax}, {"linear_ce", infer_linear_ce},
-    {"linear_ce_grad", infer_linear_ce_grad}, {"linear_ce_fb", infer_linear_ce_fb}, {"linear_kl", infer_linear_kl},
-    {"linear_kl_grad", infer_linear_kl_grad}, {"quantile", infer_quantile}, {"scan", infer_scan},
-    {"scan_grad", infer_scan_grad}, {"micro_sum", infer_micro_sum}, {"micro_stack", infer_micro_stack},
+static const struct { const char *name; bool (*fn)(Infer *t);
+} rule_fn[] = {
+    {"leaf", infer_leaf},
+    {"expand", infer_expand},
+    {"matmul", infer_matmul},
+    {"gather", infer_gather},
+    {"scatter_add", infer_scatter_add},
+    {"shift", infer_shift},
+    {"shift_grad", infer_shift_grad},
+    {"select", infer_select},
+    {"place", infer_place},
+    {"stack", infer_stack},
+    {"transpose", infer_transpose},
+    {"rope", infer_rope},
+    {"attention", infer_attention},
+    {"attention_grad", infer_attention_grad},
+    {"cls1", infer_cls1},
+    {"cls2", infer_cls2},
+    {"argmax", infer_argmax},
+    {"linear_ce", infer_linear_ce},
+    {"linear_ce_grad", infer_linear_ce_grad},
+    {"linear_ce_fb", infer_linear_ce_fb},
+    {"linear_kl", infer_linear_kl},
+    {"linear_kl_grad", infer_linear_kl_grad},
+    {"quantile", infer_quantile},
+    {"scan", infer_scan},
+    {"scan_grad", infer_scan_grad},
+    {"micro_sum", infer_micro_sum},
+    {"micro_stack", infer_micro_stack},
     {"micro_slice", infer_micro_slice},
 };
 
-/* Types of the results; a leaf's written type is handed in as out[0] and checked. `out` has room for MAX_OUT. */
+/* Types of the results; a leaf's written type is handed in as out[0] and checked. `out` has room for MAX_OUT.
+ */
 bool ir_infer(const Graph *g, Op op, const Type *in, uint32_t nin, const Attr *at, Type *out, uint32_t *nout,
               const char **why) {
     Infer t = {g, op, in, nin, at, out, nout, why};

@@ -1,8 +1,8 @@
 /* verify.c: what must hold of a graph at its stage, checked after every pass and after reading a file.
  *
- * The types are inferred again, so a pass that patches a type or an operand in place is caught at once. From ST_LOCAL
- * on the rules of sections hold: a micro-batch's values are read in its own section, or through micro_sum and
- * micro_stack. From ST_PLANNED on what is read has a place inside its arena. */
+ * The types are inferred again, so a pass that patches a type or an operand in place is caught at once. From
+ * ST_LOCAL on the rules of sections hold: a micro-batch's values are read in its own section, or through
+ * micro_sum and micro_stack. From ST_PLANNED on what is read has a place inside its arena. */
 #include "ir/ir.h"
 
 #include <string.h>
@@ -17,8 +17,8 @@ typedef struct {
 #define BAD(c, n, ...) bad((c), (n), arena_fmt((c)->d->arena, __VA_ARGS__))
 static bool bad(Verify *c, const Node *n, const char *text) {
     if (!n) return diag_fail(c->d, c->code, NOLOC, "%s", text);
-    return diag_fail(c->d, c->code, n->loc, "%%%u = %s%s%s%s: %s", n->out0, op_info[n->op].name, n->path[0] ? " in `" : "",
-                     n->path, n->path[0] ? "`" : "", text);
+    return diag_fail(c->d, c->code, n->loc, "%%%u = %s%s%s%s: %s", n->out0, op_info[n->op].name,
+                     n->path[0] ? " in `" : "", n->path, n->path[0] ? "`" : "", text);
 }
 
 /* ---- arrays and types */
@@ -28,15 +28,18 @@ static bool check_ids(Verify *c, const Node *n, uint32_t id, uint32_t out0) {
     if (!n->path) return BAD(c, NULL, "node %u has no path", id);
     if (n->out0 != out0 || n->nout == 0 || n->nout > MAX_OUT || n->nout > g->nvalue - out0)
         return BAD(c, n, "its results are not the next values");
-    if (n->in0 > g->noperand || n->nin > g->noperand - n->in0) return BAD(c, n, "its operands lie beyond the list");
-    if (n->origin < NONE || (n->origin >= 0 && (uint32_t)n->origin >= g->nnode)) return BAD(c, n, "its origin does not exist");
+    if (n->in0 > g->noperand || n->nin > g->noperand - n->in0)
+        return BAD(c, n, "its operands lie beyond the list");
+    if (n->origin < NONE || (n->origin >= 0 && (uint32_t)n->origin >= g->nnode))
+        return BAD(c, n, "its origin does not exist");
     if (n->flags & ~(N_BWD | N_REMAT | N_KEEP)) return BAD(c, n, "unknown flags");
     for (uint32_t k = 0; k < n->nin; k++)
         if (g->operand[n->in0 + k].i >= out0) return BAD(c, n, "operand %u is not defined before", k);
     for (uint32_t k = 0; k < n->nout; k++) {
         const Value *v = &g->value[out0 + k];
         if (v->def.i != id || v->out != k) return BAD(c, n, "result %u does not know its node", k);
-        if (v->arena < NONE || v->arena > 1 || v->off < 0 || v->stride < 0) return BAD(c, n, "result %u has no legal place", k);
+        if (v->arena < NONE || v->arena > 1 || v->off < 0 || v->stride < 0)
+            return BAD(c, n, "result %u has no legal place", k);
         if (v->ty.partial) return BAD(c, n, "result %u is partial on one rank", k);
         for (int j = 0; j < MAX_DIMS; j++)
             if (v->ty.split[j]) return BAD(c, n, "result %u is split on one rank", k);
@@ -56,14 +59,16 @@ static bool check_types(Verify *c, const Node *n) {
     for (uint32_t k = 0; k < nout; k++)
         if (!type_equal(&out[k], &g->value[n->out0 + k].ty))
             return BAD(c, n, "result %u has type %s; inference gives %s", k,
-                       type_text(c->d->arena, g, &g->value[n->out0 + k].ty), type_text(c->d->arena, g, &out[k]));
+                       type_text(c->d->arena, g, &g->value[n->out0 + k].ty),
+                       type_text(c->d->arena, g, &out[k]));
     return true;
 }
 
 /* ---- stages */
 static bool check_stage(Verify *c, const Node *n) {
     const Graph *g = c->g;
-    bool local = g->stage >= ST_LOCAL, logits = n->op == OP_cross_entropy || n->op == OP_entropy || n->op == OP_kl;
+    bool local = g->stage >= ST_LOCAL,
+         logits = n->op == OP_cross_entropy || n->op == OP_entropy || n->op == OP_kl;
     if (local && logits) return BAD(c, n, "works on whole logits; pass linear_ce removes it");
     if (!local && n->op == OP_micro_slice) return BAD(c, n, "stands before pass localize");
     if (n->op == OP_micro_sum) {
@@ -74,7 +79,8 @@ static bool check_stage(Verify *c, const Node *n) {
     if (!local && n->section) return BAD(c, n, "has section %u before pass localize", n->section);
     if (n->op == OP_param && g->nopt) {
         int64_t opt = attr_int(g, n, "opt");
-        if (opt < NONE || opt >= (int64_t)g->nopt) return BAD(c, n, "there is no optimizer row %lld", (long long)opt);
+        if (opt < NONE || opt >= (int64_t)g->nopt)
+            return BAD(c, n, "there is no optimizer row %lld", (long long)opt);
     }
     return true;
 }
@@ -90,16 +96,19 @@ static bool check_section(Verify *c, const Node *n) {
     for (uint32_t k = 0; k < n->nin; k++) {
         ValueId v = g->operand[n->in0 + k];
         uint32_t s = value_node(g, v)->section;
-        if (s > n->section) return BAD(c, n, "section %u reads %%%u of the later section %u", n->section, v.i, s);
+        if (s > n->section)
+            return BAD(c, n, "section %u reads %%%u of the later section %u", n->section, v.i, s);
         if (per_micro(g, v) && s != n->section && !(collects && n->section % 2 == 0))
-            return BAD(c, n, "section %u reads %%%u of micro-batch section %u without micro_sum or micro_stack",
+            return BAD(c, n,
+                       "section %u reads %%%u of micro-batch section %u without micro_sum or micro_stack",
                        n->section, v.i, s);
     }
     if (n->section % 2 == 0) return true;
     if (n->op == OP_micro_sum) return BAD(c, n, "stands in the micro-batch section %u", n->section);
     for (uint32_t k = 0; k < n->nout && n->op != OP_micro_stack && g->micro.i < g->ndim; k++)
         if (type_has(&g->value[n->out0 + k].ty, g->micro))
-            return BAD(c, n, "result %u has dim %s in the micro-batch section %u", k, g->dim[g->micro.i].name, n->section);
+            return BAD(c, n, "result %u has dim %s in the micro-batch section %u", k, g->dim[g->micro.i].name,
+                       n->section);
     return true;
 }
 /* Groups stand together in one section; after schedule so do sections. */
@@ -112,21 +121,24 @@ static bool check_order(Verify *c) {
     bool *closed = NEWN(c->d->arena, bool, max + 1);
     for (uint32_t k = 1; k < g->nnode; k++) {
         const Node *p = &g->node[k - 1], *n = &g->node[k];
-        if (g->stage >= ST_SCHEDULED && n->section < p->section) return BAD(c, n, "stands after section %u", p->section);
+        if (g->stage >= ST_SCHEDULED && n->section < p->section)
+            return BAD(c, n, "stands after section %u", p->section);
         if (n->group == p->group) {
-            if (n->group && n->section != p->section) return BAD(c, n, "group %u lies in two sections", n->group);
+            if (n->group && n->section != p->section)
+                return BAD(c, n, "group %u lies in two sections", n->group);
             continue;
         }
         closed[p->group] = true;
-        if (n->group && closed[n->group]) return BAD(c, n, "the nodes of group %u do not stand together", n->group);
+        if (n->group && closed[n->group])
+            return BAD(c, n, "the nodes of group %u do not stand together", n->group);
     }
     return true;
 }
 
 /* ---- memory. Views, broadcasts and literals may be read through their operand or from the kernel's text. */
 static bool may_lack_memory(const Node *n) {
-    return op_info[n->op].kind == K_VIEW || op_info[n->op].kind == K_TREE || n->op == OP_expand || n->op == OP_transpose ||
-           n->op == OP_const;
+    return op_info[n->op].kind == K_VIEW || op_info[n->op].kind == K_TREE || n->op == OP_expand ||
+           n->op == OP_transpose || n->op == OP_const;
 }
 static bool check_place(Verify *c, const Node *n, uint32_t k) {
     const Graph *g = c->g;
@@ -135,13 +147,15 @@ static bool check_place(Verify *c, const Node *n, uint32_t k) {
     if (v->arena < 0) return true;
     if (v->stride && n->section % 2 == 1 && g->micro.i < g->ndim && n->op != OP_micro_stack) {
         if (g->dim[g->micro.i].size > 0 &&
-            (__builtin_mul_overflow(v->stride, g->dim[g->micro.i].size - 1, &end) || __builtin_add_overflow(end, bytes, &bytes)))
+            (__builtin_mul_overflow(v->stride, g->dim[g->micro.i].size - 1, &end) ||
+             __builtin_add_overflow(end, bytes, &bytes)))
             return BAD(c, n, "result %u is larger than any memory", k);
     }
-    if (v->off % dtype_bytes[v->ty.dt]) return BAD(c, n, "result %u lies at the odd offset %lld", k, (long long)v->off);
+    if (v->off % dtype_bytes[v->ty.dt])
+        return BAD(c, n, "result %u lies at the odd offset %lld", k, (long long)v->off);
     if (__builtin_add_overflow(v->off, bytes, &end) || end > g->arena_bytes[v->arena])
-        return BAD(c, n, "result %u ends at byte %lld of arena %d, which has %lld", k, (long long)end, v->arena,
-                   (long long)g->arena_bytes[v->arena]);
+        return BAD(c, n, "result %u ends at byte %lld of arena %d, which has %lld", k, (long long)end,
+                   v->arena, (long long)g->arena_bytes[v->arena]);
     return true;
 }
 static bool check_memory(Verify *c) {
@@ -176,16 +190,19 @@ static bool check_dims(Verify *c) {
     const Graph *g = c->g;
     StrMap *names = strmap_new(c->d->arena);
     for (uint32_t k = 0; k < g->ndim; k++) {
-        if (g->dim[k].size < 0 || g->dim[k].padded < g->dim[k].size) return BAD(c, NULL, "dim %s has no legal size", g->dim[k].name);
+        if (g->dim[k].size < 0 || g->dim[k].padded < g->dim[k].size)
+            return BAD(c, NULL, "dim %s has no legal size", g->dim[k].name);
         if (!strmap_put(names, g->dim[k].name, k)) return BAD(c, NULL, "dim %s stands twice", g->dim[k].name);
     }
     const DimId special[2] = {g->micro, g->batch};
     for (int k = 0; k < 2; k++)
-        if (special[k].i != UINT32_MAX && special[k].i >= g->ndim) return BAD(c, NULL, "micro or batch is no dim of the graph");
+        if (special[k].i != UINT32_MAX && special[k].i >= g->ndim)
+            return BAD(c, NULL, "micro or batch is no dim of the graph");
     return true;
 }
 static bool check_results(Verify *c) {
-    static const char *const kinds[] = {"loss", "total", "metric", "value", "grad", "grad_norm", "next", "check", "lr"};
+    static const char *const kinds[] = {"loss",      "total", "metric", "value", "grad",
+                                        "grad_norm", "next",  "check",  "lr"};
     const Graph *g = c->g;
     StrMap *seen = strmap_new(c->d->arena);
     for (uint32_t k = 0; k < g->nresult; k++) {
@@ -197,7 +214,8 @@ static bool check_results(Verify *c) {
         const Type *t = value_type(g, r->v);
         bool number = strcmp(r->kind, "loss") == 0 || strcmp(r->kind, "total") == 0;
         if (number && (t->ndim || !dtype_real(t->dt)))
-            return BAD(c, value_node(g, r->v), "%s %s is %s, not one real number", r->kind, r->name, type_text(c->d->arena, g, t));
+            return BAD(c, value_node(g, r->v), "%s %s is %s, not one real number", r->kind, r->name,
+                       type_text(c->d->arena, g, t));
         if (strcmp(r->kind, "check") == 0 && t->dt != DT_BOOL)
             return BAD(c, value_node(g, r->v), "check %s is %s, not bool", r->name, dtype_name[t->dt]);
         if (g->stage >= ST_LOCAL && per_micro(g, r->v))
