@@ -20,6 +20,7 @@ typedef struct {
     ValueId *adj;    /* per value of the forward graph */
     Triples memo;    /* factors by the value behind them */
     ValueId factor;  /* common factor, or NOVALUE */
+    int fuel;        /* nodes that the search for a factor may still look at: sums may share operands */
 } Grad;
 
 static bool wanted(const Grad *x, const Node *n) {
@@ -104,7 +105,7 @@ static Split split_where(Grad *x, ValueId v, const ValueId *in, int depth) {
 static Split split(Grad *x, ValueId v, int depth) {
     Split whole = {v, NOVALUE};
     Node n = *value_node(x->g, v);
-    if (value_type(x->g, v)->ndim || depth == 0) return whole;
+    if (value_type(x->g, v)->ndim || depth == 0 || x->fuel-- <= 0) return whole;
     ValueId in[3];
     for (uint32_t i = 0; i < n.nin && i < 3; i++) in[i] = x->g->operand[n.in0 + i];
     depth--;
@@ -233,6 +234,7 @@ static void note_classes(Grad *x) {
     for (uint32_t i = 0; i < n; i++) {
         const Result r = g->result[i];
         if (strcmp(r.kind, "loss") || !is_reached(x, r.v)) continue;
+        x->fuel = 1000;
         bool own = value_is(x->factor) && value_is(split(x, r.v, 64).factor);
         const char *class = own ? "deferred" : two ? "two-phase" : divides(x, r.v, 12) ? "early" : "linear";
         graph_note(g, "loss %s: class %s", r.name, class);
@@ -260,6 +262,7 @@ static Graph *differentiate(Arena *a, const Graph *g, const Result *loss, bool a
     if (defer && is_reached(&x, root)) {
         x.g->loc = loss->loc;
         x.g->path = "loss";
+        x.fuel = 1000;
         Split s = split(&x, root, 64);
         if (value_is(s.factor)) root = s.part, x.factor = s.factor;
     }
