@@ -76,6 +76,6 @@ static void same_gradient(Arena *a, Diags *d, uint64_t seed) {
         cr_assert(t[i] != NULL, "seed %llu: %s", (unsigned long long)seed, first_diag(d));
     }
     double **v = evaluate(a, t[0], seed, d);
-    for (int i = 1; i < 4; i++) same_results(a, t[0], v, t[i], evaluate(a, t[i], seed, d), 1e-9, "another form", seed);
+    for (int i = 1; i < 4; i++) same_results(a, t[0], v, t[i], evaluate(a, t[i], seed, d), 1e-10, "another form", seed);
 }
 Test(random, forms) { range(3000, 3300, same_gradient); }
