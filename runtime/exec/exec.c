@@ -52,6 +52,10 @@ static bool take_memory(Exec *e, Diags *d) {
 }
 
 Exec *exec_open(Env *env, const Plan *plan, const KernelFnRt *kernel, Device *dev, uint64_t seed, Diags *d) {
+    if (seed > (uint64_t)1 << 53) { /* kernels get it as a double */
+        diag_add(d, R007, NOLOC, "the seed is %llu; at most 2^53", (unsigned long long)seed);
+        return NULL;
+    }
     Exec *e = env->alloc(env, sizeof *e);
     if (!e) {
         diag_add(d, R006, NOLOC, "out of memory: %zu bytes were refused", sizeof *e);
