@@ -126,6 +126,25 @@ static ValueId copy_for(Recompute *x, ValueId v, const Node *reader, int depth) 
     return made;
 }
 
+/* g without the element-wise nodes that nothing reads any more. All else stays: kernels that draw random numbers read
+ * leaves of the runtime without an edge in the graph. */
+static Graph *without_dead(Arena *a, const Graph *g) {
+    bool *live = NEWN(a, bool, g->nnode + 1);
+    for (uint32_t i = 0; i < g->nresult; i++) live[g->value[g->result[i].v.i].def.i] = true;
+    for (uint32_t i = 0; i < g->nopt; i++)
+        if (value_is(g->opt[i].lr)) live[g->value[g->opt[i].lr.i].def.i] = true;
+    for (uint32_t i = g->nnode; i-- > 0;) {
+        const Node *n = &g->node[i];
+        live[i] |= !simple(n);
+        for (uint32_t k = 0; live[i] && k < n->nin; k++) live[g->value[g->operand[n->in0 + k].i].def.i] = true;
+    }
+    Rewrite r = rewrite_begin(a, g);
+    for (uint32_t i = 0; i < g->nnode; i++)
+        if (live[i]) rewrite_copy(&r, &g->node[i]);
+    graph_copy_results(r.to, g, r.map);
+    return r.to;
+}
+
 Graph *fuse_recompute(Arena *a, const Graph *g) {
     Recompute x = {rewrite_begin(a, g), graph_uses(a, g), fuse_model_dims(a, g), NEWN(a, ValueId, g->nvalue + 1)};
     for (uint32_t v = 0; v < g->nvalue; v++) x.shared[v] = NOVALUE;
@@ -143,5 +162,5 @@ Graph *fuse_recompute(Arena *a, const Graph *g) {
         for (uint32_t k = 0; any && k < n->nin; k++) x.r.to->operand[made->in0 + k] = own[k];
     }
     graph_copy_results(x.r.to, g, x.r.map);
-    return graph_live(a, x.r.to);
+    return without_dead(a, x.r.to);
 }
