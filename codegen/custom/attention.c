@@ -54,13 +54,7 @@ void k(void *const *p, int part, int nparts) {
     T *out = p[1];
     for (long u = HEADS * PANELS * part / nparts; u < HEADS * PANELS * (part + 1) / nparts; u++) {
         long h = u / PANELS;
-        long j0 = u % PANELS * NR;
-        const T *a = x + x_b(h / NK) + h % NK * x_h;
-        T *b = out + u * ROWS * NR;
-        for (long r0 = 0; r0 < ROWS; r0 += 16)
-            for (int j = 0; j < NR; j++)
-                for (long r = r0; r < r0 + 16 && r < ROWS; r++)
-                    b[r * NR + j] = r < X && j0 + j < Y ? a[r * SR + (j0 + j) * SC] : 0;
+        pack(x + x_b(h / NK) + h % NK * x_h, out + h * PANELS * ROWS * NR, u % PANELS, u % PANELS + 1);
     }
 }
 );
@@ -73,17 +67,16 @@ static void att_pack(Emit *e, NodeId id, uint32_t in, bool keys, int64_t off) {
     ValueId v = kern_in(&k, in);
     DimId last = in == 1 ? t.s.ddim : t.s.edim;
     int64_t size = kern_size(&k, last), rows = keys ? size : t.s.seq_pad;
-    int64_t cols = keys ? t.s.seq : size, panels = keys ? t.s.seq_pad / t.nr : (size + t.nr - 1) / t.nr;
-    kern_type(&k, "T", t.dt);
-    kern_int(&k, "NR", t.nr);
+    int64_t panels = keys ? t.s.seq_pad / t.nr : (size + t.nr - 1) / t.nr;
+    int64_t along = kern_stride(&k, v, t.s.sdim), within = kern_stride(&k, v, last);
+    gemm_define(&k, t.dt);
+    if (keys) gemm_pack(&k, t.dt, "pack", size, size, t.s.seq, within, along);
+    else gemm_pack(&k, t.dt, "pack", t.s.seq, t.s.seq_pad, size, along, within);
     kern_int(&k, "HEADS", t.batch * t.s.nk);
     kern_int(&k, "NK", t.s.nk);
     kern_int(&k, "PANELS", panels);
     kern_int(&k, "ROWS", rows);
-    kern_int(&k, "X", keys ? size : t.s.seq);
-    kern_int(&k, "Y", cols);
     att_value(&k, &t, "x", v, t.s.kdim, last);
-    kern_line(&k, keys ? "#define SR x_d\n#define SC x_s" : "#define SR x_s\n#define SC x_d");
     kern_text(&k, pack_text);
     kern_read(&k, v);
     kern_write_at(&k, emit_scratch(e, k.n, off), t.batch * t.s.nk * panels * rows * t.nr * t.size);
@@ -262,7 +255,9 @@ static void tile(const T *q, const T *o, const T *lse, const T *go, const T *kt,
     for (long i = 0; i < rows; i++) {
         T s[16] = {0};
         const T *a = o + (q0 + i) * o_s;
-        for (long j = 0; j < E; j++) s[j & 15] += a[j * o_d] * G[i * EL + j];
+        for (long j0 = 0; j0 + 16 <= E; j0 += 16)
+            for (int u = 0; u < 16; u++) s[u] += a[(j0 + u) * o_d] * G[i * EL + j0 + u];
+        for (long j = E / 16 * 16; j < E; j++) s[j & 15] += a[j * o_d] * G[i * EL + j];
         T delta = s[0];
         for (int u = 1; u < 16; u++) delta += s[u];
         row_grad(P + i * LS, W + i * LS, q0 + i - k0 + 1, ktiles * MR, lse[(q0 + i) * lse_s], delta);

@@ -67,36 +67,63 @@ void gemm_define(Kern *k, DType dt) {
     kern_text(k, tile_text);
 }
 
-static const char pack_text[] = TEXT(
-static void G_NAME(const T *B, T *P, long j0, long j1) {
-    for (long j = j0; j < j1; j++) {
-        T *p = P + j * G_K * NR;
-        long n = G_N - j * NR < NR ? G_N - j * NR : NR;
-        const T *b = B + j * NR * G_SN;
-        if (G_SN == 1 && n == NR) {
-            for (long k = 0; k < G_K; k++)
-                for (int x = 0; x < NR; x++) p[k * NR + x] = b[k * G_SK + x];
-        } else {
-            for (long k0 = 0; k0 < G_K; k0 += 16) {
-                long ke = k0 + 16 < G_K ? k0 + 16 : G_K;
-                for (long x = 0; x < n; x++)
-                    for (long k = k0; k < ke; k++) p[k * NR + x] = b[k * G_SK + x * G_SN];
-                for (long k = k0; k < ke; k++)
-                    for (long x = n; x < NR; x++) p[k * NR + x] = 0;
+/* Transposes v, L vectors of L lanes: at step s the off-diagonal blocks of s x s change places. LO and HI are the lane
+ * numbers of a step, printed by define_transpose. */
+static void define_transpose(Kern *k, DType dt) {
+    int n = lanes(k->e, dt);
+    kern_line(k, "static INLINE void g_transpose(VV *v) {\nVV a, b;");
+    for (int s = 1; s < n; s *= 2)
+        for (int i = 0; i < n; i++) {
+            if (i & s) continue;
+            kern_line(k, "a = v[%d]; b = v[%d];", i, i + s);
+            for (int hi = 0; hi < 2; hi++) {
+                sb_fmt(&k->src, "v[%d] = __builtin_shufflevector(a, b", hi ? i + s : i);
+                for (int l = 0; l < n; l++) {
+                    int at = hi ? (l & s ? n + l : l + s) : (l & s ? n + l - s : l);
+                    sb_fmt(&k->src, ", %d", at);
+                }
+                kern_line(k, ");");
             }
         }
+    kern_line(k, "}");
+}
+
+static const char pack_text[] = TEXT(
+static INLINE void g_block(const T *b, T *p, long sn) {
+    for (int h = 0; h < 2; h++) {
+        VV v[L];
+        UNROLL for (int i = 0; i < L; i++) v[i] = *(const VU *)(b + (h * L + i) * sn);
+        g_transpose(v);
+        UNROLL for (int i = 0; i < L; i++) *(VU *)(p + i * NR + h * L) = v[i];
+    }
+}
+static void G_NAME(const T *B, T *P, long j0, long j1) {
+    for (long j = j0; j < j1; j++) {
+        T *p = P + j * G_ROWS * NR;
+        const T *b = B + j * NR * G_SN;
+        long n = G_N - j * NR < NR ? G_N - j * NR : NR;
+        long k = 0;
+        if (G_SK == 1 && n == NR)
+            for (; k + L <= G_K; k += L) g_block(b + k, p + k * NR, G_SN);
+        for (; k < G_K; k++) {
+            if (n == NR) for (int x = 0; x < NR; x++) p[k * NR + x] = b[k * G_SK + x * G_SN];
+            else for (int x = 0; x < NR; x++) p[k * NR + x] = x < n ? b[k * G_SK + x * G_SN] : 0;
+        }
+        for (; k < G_ROWS; k++)
+            for (int x = 0; x < NR; x++) p[k * NR + x] = 0;
     }
 }
 );
 
-void gemm_pack(Kern *k, const char *name, int64_t kk, int64_t n, int64_t sk, int64_t sn) {
+void gemm_pack(Kern *k, DType dt, const char *name, int64_t kk, int64_t rows, int64_t n, int64_t sk, int64_t sn) {
+    define_transpose(k, dt);
     kern_line(k, "#define G_NAME %s", name);
     kern_int(k, "G_K", kk);
+    kern_int(k, "G_ROWS", rows);
     kern_int(k, "G_N", n);
     kern_int(k, "G_SK", sk);
     kern_int(k, "G_SN", sn);
     kern_text(k, pack_text);
-    kern_line(k, "#undef G_NAME\n#undef G_K\n#undef G_N\n#undef G_SK\n#undef G_SN");
 }
 
 /* G_MT, G_NT: rows and columns of the tail tiles, 0 when there are none; NB panels. G_BK 0: B is packed. */
@@ -138,7 +165,8 @@ static void G_PACK_A(T *P, const T *A, long kc, long t0, long t1, long m) {
         for (long t = t0; t < t1; t++) {
             const T *a = A + t * MR * G_SM + k * G_SA;
             T *p = P + ((t - t0) * G_KC + k) * MR;
-            if (t * MR + MR <= m) for (int i = 0; i < MR; i++) p[i] = a[i * G_SM];
+            if (t * MR + MR <= m && G_SM == 1) __builtin_memcpy(p, a, MR * sizeof(T));
+            else if (t * MR + MR <= m) for (int i = 0; i < MR; i++) p[i] = a[i * G_SM];
             else for (int i = 0; i < MR; i++) p[i] = t * MR + i < m ? a[i * G_SM] : 0;
         }
 }
@@ -226,7 +254,7 @@ static void mat_pack(Emit *e, NodeId id, int64_t scratch) {
     kern_open(&k, e, id);
     mat_fill(&k, &m);
     gemm_define(&k, m.dt);
-    gemm_pack(&k, "pack", m.s.k.size, m.s.n.size, m.s.k.sy, m.s.n.sy);
+    gemm_pack(&k, m.dt, "pack", m.s.k.size, m.s.k.size, m.s.n.size, m.s.k.sy, m.s.n.sy);
     MatDim y[MAX_DIMS * 2];
     uint32_t ny = 0;
     for (uint32_t i = 0; i < m.s.nouter; i++)

@@ -74,8 +74,9 @@ typedef struct {
     int64_t kc;                  /* 0: by default */
 } GemmBlock;
 void gemm_block(Kern *k, DType dt, const GemmBlock *b);
-/* `static void NAME(const T *B, T *P, long j0, long j1)`: panels j0..j1 of B(k, n) into P[panel][k][NR], zeros beyond n. */
-void gemm_pack(Kern *k, const char *name, int64_t kk, int64_t n, int64_t sk, int64_t sn);
+/* `static void NAME(const T *B, T *P, long j0, long j1)`: panels j0..j1 of B(k, n) into P[panel][rows][NR], zeros beyond kk
+ * rows and n columns. Once a source. */
+void gemm_pack(Kern *k, DType dt, const char *name, int64_t kk, int64_t rows, int64_t n, int64_t sk, int64_t sn);
 
 extern const char kern_philox_text[]; /* philox(key, block, step, stream, out) and unit(word) */
 

@@ -52,7 +52,7 @@ void loss_panels(Emit *e, NodeId id, int which, bool transposed) {
     int64_t d = l.s.over[which], v = l.s.cls, kk = transposed ? v : d, n = transposed ? d : v;
     int64_t units = (n + l.nr - 1) / l.nr;
     gemm_define(&k, l.dt);
-    gemm_pack(&k, "pack", kk, n, transposed ? d : 1, transposed ? 1 : d);
+    gemm_pack(&k, l.dt, "pack", kk, kk, n, transposed ? d : 1, transposed ? 1 : d);
     kern_int(&k, "UNITS", units);
     kern_text(&k, panel_text);
     kern_read(&k, w);
