@@ -122,6 +122,23 @@ bool visible_join(Cx *cx, Loc op, const Val *a, const Val *b) {
     return false;
 }
 
+/* A value of more elements than any machine holds is a mistake in a size, said here and not in the IR. */
+bool dims_fit(Cx *cx, Loc loc, const DimId *d, uint32_t n) {
+    double count = 1;
+    for (uint32_t i = 0; i < n; i++) count *= (double)cx->g->dim[d[i].i].size;
+    if (count <= 0x1p44) return true;
+    sema_error(cx, E064, loc, "a value of %.3g elements: look at the sizes of its dims", count);
+    return false;
+}
+
+static bool types_fit(Cx *cx, Loc loc, const Type *a, const DimId *more, uint32_t n) {
+    DimId d[2 * MAX_DIMS];
+    uint32_t k = 0;
+    for (int i = 0; i < a->ndim; i++) d[k++] = a->dim[i];
+    for (uint32_t i = 0; i < n; i++) d[k++] = more[i];
+    return dims_fit(cx, loc, d, k);
+}
+
 ValueId to_dims(Cx *cx, ValueId v, const DimId *d, uint32_t n) {
     Graph *g = cx->g;
     Type t = *value_type(g, v);
@@ -319,6 +336,7 @@ static Val shift(Cx *cx, const Scope *sc, Val x, const Expr *ix, const Expr *fil
     double fv;
     if (!fill_value(cx, sc, fill, x.t, &fv)) return val_poison();
     if (n == 0 && a.k == 0) return x;
+    if (!types_fit(cx, ix->loc, t, add, n)) return val_poison();
     Graph *g = cx->g;
     Attr attr[] = {at_dim(a.dim[main_at]), at_int(a.k), n ? at_dims(g, add, n) : at_none(),
                    n ? at_ints(g, factor, n) : at_none(), at_float(fv)};
@@ -346,6 +364,7 @@ static Val gather(Cx *cx, Val x, Val t, const Expr *ix) {
         }
     if (tx->ndim + tt->ndim - 1 > MAX_DIMS)
         return val_error(cx, E022, ix->loc, "a value has at most %d dims", MAX_DIMS);
+    if (!types_fit(cx, ix->loc, tx, tt->dim, tt->ndim)) return val_poison();
     Attr attr = at_dim(cls);
     Val r = x;
     r.v = build(cx->g, OP_gather, (ValueId[]){x.v, t.v}, 2, &attr, 1);

@@ -1,7 +1,7 @@
 /* lint.c: what is legal but looks wrong, read off the finished graph.
  *
- * W064 asks for each exp of the graph's own text whether its operand has an upper bound, by a small interval argument
- * over signs and bounds, or whether all that reads it is a clip. */
+ * W064 asks for each exp of the graph's own text whether its operand has an upper bound, by a small interval
+ * argument over signs and bounds, or whether all that reads it is a clip. */
 #include "frontend/sema.h"
 
 #include <math.h>
@@ -23,9 +23,14 @@ static void lint_unused(Cx *cx) {
 /* ---- W064 */
 
 enum { MAX_BOUND_DEPTH = 40 };
-typedef struct { const Graph *g; const Uses *uses; } Lint;
+typedef struct {
+    const Graph *g;
+    const Uses *uses;
+} Lint;
 
-static ValueId operand(const Graph *g, const Node *n, uint32_t k) { return g->operand[n->in0 + k]; }
+static ValueId operand(const Graph *g, const Node *n, uint32_t k) {
+    return g->operand[n->in0 + k];
+}
 
 static bool in_ops(Op op, const Op *ops, size_t n) {
     for (size_t i = 0; i < n; i++)
@@ -58,12 +63,15 @@ static double constant_of(const Graph *g, ValueId v) {
 static bool bounded(const Graph *g, ValueId v, bool above, int depth) {
     const Node *n = value_node(g, v);
     if (depth > MAX_BOUND_DEPTH) return false;
-    if (value_type(g, v)->dt == DT_BOOL || small_range(n->op) || (!above && never_negative(n->op))) return true;
+    if (value_type(g, v)->dt == DT_BOOL || small_range(n->op) || (!above && never_negative(n->op)))
+        return true;
     ValueId a = n->nin > 0 ? operand(g, n, 0) : v, b = n->nin > 1 ? operand(g, n, 1) : v;
-    bool one = n->op == (above ? OP_min : OP_max), both = n->op == (above ? OP_max : OP_min) || n->op == OP_add;
+    bool one = n->op == (above ? OP_min : OP_max),
+         both = n->op == (above ? OP_max : OP_min) || n->op == OP_add;
     if (one) return bounded(g, a, above, depth + 1) || bounded(g, b, above, depth + 1);
     if (both) return bounded(g, a, above, depth + 1) && bounded(g, b, above, depth + 1);
-    if (n->op == OP_where) return bounded(g, b, above, depth + 1) && bounded(g, operand(g, n, 2), above, depth + 1);
+    if (n->op == OP_where)
+        return bounded(g, b, above, depth + 1) && bounded(g, operand(g, n, 2), above, depth + 1);
     if (n->op == OP_neg) return bounded(g, a, !above, depth + 1);
     if (n->op == OP_sub) return bounded(g, a, above, depth + 1) && bounded(g, b, !above, depth + 1);
     if (n->op == OP_mul && a.i == b.i && !above) return true;
@@ -83,7 +91,8 @@ static bool clipped(const Lint *l, ValueId v, int depth) {
     for (uint32_t k = l->uses->use0[v.i]; k < l->uses->use0[v.i + 1]; k++) {
         const Node *n = &g->node[l->uses->use[k].i];
         if (n->op == OP_min) continue;
-        if (!moves(n->op) || depth > MAX_BOUND_DEPTH || !clipped(l, (ValueId){n->out0}, depth + 1)) return false;
+        if (!moves(n->op) || depth > MAX_BOUND_DEPTH || !clipped(l, (ValueId){n->out0}, depth + 1))
+            return false;
     }
     return true;
 }
@@ -101,7 +110,8 @@ static void lint_exp(Cx *cx, const Graph *g) {
         const Node *n = &g->node[i];
         if (n->op != OP_exp || !own_text(cx, &n->loc)) continue;
         if (bounded(g, operand(g, n, 0), true, 0) || clipped(&l, (ValueId){n->out0}, 0)) continue;
-        sema_warn(cx, W064, n->loc, "exp of a value without bound, and no clip follows: one large value spoils the step");
+        sema_warn(cx, W064, n->loc,
+                  "exp of a value without bound, and no clip follows: one large value spoils the step");
     }
 }
 
@@ -130,9 +140,10 @@ static void lint_reference(Cx *cx, const Graph *g) {
         bool vocab = false;
         double n = cx->inst[i]->frozen ? model_count(g, cx->inst[i]->name, &vocab) : 0;
         if (n > most)
-            sema_warn(cx, W065, cx->inst[i]->st->name_loc,
-                      "the frozen model `%s` has %.4g parameters, the trained one %.4g: are the two paths swapped?",
-                      cx->inst[i]->name, n, most);
+            sema_warn(
+                cx, W065, cx->inst[i]->st->name_loc,
+                "the frozen model `%s` has %.4g parameters, the trained one %.4g: are the two paths swapped?",
+                cx->inst[i]->name, n, most);
     }
 }
 

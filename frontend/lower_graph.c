@@ -61,6 +61,7 @@ static Val input_value(Cx *cx, Entry *e) {
                          e->name);
     if (!type_of(cx, &e->st->type, &t, d + 1, &n)) return val_poison();
     d[0] = cx->g->micro;
+    if (!dims_fit(cx, e->loc, d, n + 1)) return val_poison();
     DType dt = t == LT_TOKEN ? DT_I32 : t == LT_BOOL ? DT_BOOL : DT_F32;
     Attr name = at_str(cx->g, e->name);
     return val_tensor(build_leaf(cx->g, OP_input, type_make(dt, d, n + 1), &name, 1), t, false);
@@ -81,6 +82,7 @@ static Val state_value(Cx *cx, Entry *e) {
         return val_error(cx, E026, st->e->loc,
                          "a state starts as a number that is known when compiling, not %s",
                          val_text(cx, &init));
+    if (!dims_fit(cx, e->loc, d, n)) return val_poison();
     Attr attr[] = {at_str(cx->g, e->name), at_str(cx->g, "user"), at_float(init.num), at_none(), at_none()};
     ValueId leaf = build_leaf(cx->g, OP_state, type_make(DT_F64, d, n), attr, 5);
     if (t == LT_BOOL) return val_tensor(b_ew2(cx->g, OP_ne, leaf, b_const(cx->g, DT_F64, 0)), LT_BOOL, false);
@@ -173,6 +175,8 @@ static ValueId result_value(Cx *cx, const Val *v, bool real) {
     return as_real(cx, v, DT_F32);
 }
 
+enum { MAX_METRIC_NUMBERS = 256 };
+
 static void put_metric(Cx *cx, const char *name, ValueId v, const Type *t, int at) {
     if (at == t->ndim) {
         graph_result(cx->g, "metric", name, v);
@@ -190,6 +194,12 @@ static void metric_result(Cx *cx, const char *name, Val v, Loc loc) {
     v = settle(cx, v);
     ValueId r = result_value(cx, &v, true);
     Type t = *value_type(cx->g, r);
+    if (type_count(cx->g, &t) > MAX_METRIC_NUMBERS) {
+        Diag *g = sema_error(cx, E040, loc, "metric `%s` would log %lld numbers", name,
+                             (long long)type_count(cx->g, &t));
+        diag_help(cx->d, g, "reduce it, or select coordinates: x[dim = c]");
+        return;
+    }
     put_metric(cx, name, r, &t, 0);
 }
 

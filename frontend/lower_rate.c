@@ -186,7 +186,7 @@ static bool draw_dims(const Call *c, DimId *d, uint32_t *n) {
     if (*n + count > MAX_DIMS)
         return sema_error(cx, E015, c->arg[0]->loc, "at most %d dims", MAX_DIMS), false;
     for (uint32_t i = 0; i < count; i++) d[(*n)++] = own[i];
-    return true;
+    return dims_fit(c->cx, c->e->loc, d, *n);
 }
 
 static Val draw(const Call *c, Op op) {

@@ -303,6 +303,7 @@ Val make_expand(const Call *c) {
         to[n++] = d.dim;
     }
     for (int i = micro; i < t.ndim; i++) to[n++] = t.dim[i];
+    if (!dims_fit(cx, c->e->loc, to, n)) return val_poison();
     x.v = to_dims(cx, x.v, to, n);
     return x;
 }

@@ -439,9 +439,9 @@ static Val stack_make(Cx *cx, Owner *own, const Stmt *st) {
         if (v.kind == VK_POISON) return v;
         s->has_dim = v.kind == VK_DIM;
         s->dim = v.dim;
-        if (s->has_dim)
-            n = cx->g->dim[v.dim.i].size;
-        else if (!val_whole(&v, &n) || n < 0 || n > MAX_COPIES)
+        bool whole = s->has_dim || val_whole(&v, &n);
+        if (s->has_dim) n = cx->g->dim[v.dim.i].size;
+        if (!whole || n < 0 || n > MAX_COPIES)
             return val_error(cx, E064, st->e->loc,
                              "model `%s`: `%s` would have %s copies: a whole number from 0 to %d",
                              own->inst->name, st->name, val_text(cx, &v), MAX_COPIES);

@@ -159,7 +159,7 @@ static bool param_dims(Cx *cx, Owner *own, const Stmt *st, ParamDims *p) {
         sb_str(&b, ax->dims.n > 1 ? ")" : ax->dims.n == 0 ? "1" : "");
     }
     p->axes = b.s ? b.s : "";
-    return true;
+    return dims_fit(cx, st->loc, p->dim, p->n);
 }
 
 static bool halves_text(Cx *cx, const Stmt *st, const ParamDims *p, const char **text) {
@@ -381,10 +381,17 @@ void param_walk(Cx *cx, Inst *i) {
 
 /* ---- patterns: `*` any characters, `(a|b)` a choice */
 
-static bool match_text(Cx *cx, const char *p, const char *s, int depth);
+enum { MAX_MATCH_STEPS = 1000000 };
+typedef struct {
+    Arena *a;
+    int depth;
+    long steps;
+} Match; /* a pattern of many stars ends, as no match */
+
+static bool match_text(Match *m, const char *p, const char *s);
 
 /* Each alternative of the group at p, followed by the rest of the pattern. */
-static bool match_group(Cx *cx, const char *p, const char *s, int depth) {
+static bool match_group(Match *m, const char *p, const char *s) {
     const char *close = p;
     int open = 0;
     do {
@@ -397,20 +404,18 @@ static bool match_group(Cx *cx, const char *p, const char *s, int depth) {
         open += *q == '(' ? 1 : *q == ')' && q + 1 < close ? -1 : 0;
         bool ends = q + 1 == close || (*q == '|' && !open);
         if (!ends) continue;
-        if (match_text(cx, arena_fmt(cx->a, "%.*s%s", (int)(q - from), from, close), s, depth + 1))
-            return true;
+        if (match_text(m, arena_fmt(m->a, "%.*s%s", (int)(q - from), from, close), s)) return true;
         from = q + 1;
     }
     return false;
 }
 
-static bool match_text(Cx *cx, const char *p, const char *s, int depth) {
-    if (depth > 64) return false;
+static bool match_rest(Match *m, const char *p, const char *s) {
     for (; *p; p++, s++) {
-        if (*p == '(') return match_group(cx, p, s, depth);
+        if (*p == '(') return match_group(m, p, s);
         if (*p == '*') {
             for (;; s++) {
-                if (match_text(cx, p + 1, s, depth + 1)) return true;
+                if (match_text(m, p + 1, s)) return true;
                 if (!*s) return false;
             }
         }
@@ -419,8 +424,17 @@ static bool match_text(Cx *cx, const char *p, const char *s, int depth) {
     return !*s;
 }
 
+static bool match_text(Match *m, const char *p, const char *s) {
+    if (m->depth > 64 || m->steps++ > MAX_MATCH_STEPS) return false;
+    m->depth++;
+    bool ok = match_rest(m, p, s);
+    m->depth--;
+    return ok;
+}
+
 bool pattern_match(Cx *cx, const char *pattern, const char *name) {
     size_t n = strlen(name), tail = strlen(".weight");
     if (n > tail && !strcmp(name + n - tail, ".weight")) n -= tail;
-    return match_text(cx, pattern, arena_str(cx->a, name, n), 0);
+    Match m = {.a = cx->a};
+    return match_text(&m, pattern, arena_str(cx->a, name, n));
 }

@@ -176,6 +176,7 @@ const char *coord_text(Cx *cx, DimId d, int64_t index);
 bool visible_join(Cx *cx, Loc op, const Val *a, const Val *b);    /* E021, E024 */
 bool dims_agree(Cx *cx, Loc op, const Val *a, const Val *b);      /* E024 alone */
 bool same_visible(const Cx *cx, const Type *a, const Type *b);
+bool dims_fit(Cx *cx, Loc loc, const DimId *d, uint32_t n); /* E064 if the product is absurd */
 /* Names in `over=`, `per=`: one name or a list. false after a message. */
 bool dim_names(Cx *cx, const Expr *e, const char **name, Loc *loc, uint32_t *n);
 Val index_eval(Cx *cx, const Scope *sc, const Expr *e);
