@@ -210,7 +210,7 @@ static bool two_phase(const Grad *x) {
             ValueId v = g->operand[n->in0 + k];
             bool from_micro = type_has(value_type(g, v), g->micro);
             bool dep = step[v.i] || (from_micro && !micro && is_late(x, v));
-            if ((n->flags & N_BWD) && micro && !from_micro && step[v.i]) return true;
+            if ((n->flags & N_BWD) && micro && step[v.i]) return true; /* also through a weight of rows */
             for (uint32_t o = 0; dep && o < n->nout; o++) step[n->out0 + o] = true;
         }
     }
@@ -236,7 +236,7 @@ static void note_classes(Grad *x) {
         if (strcmp(r.kind, "loss") || !is_reached(x, r.v)) continue;
         x->fuel = 1000;
         bool own = value_is(x->factor) && value_is(split(x, r.v, 64).factor);
-        const char *class = own ? "deferred" : two ? "two-phase" : divides(x, r.v, 12) ? "early" : "linear";
+        const char *class = two ? "two-phase" : own ? "deferred" : divides(x, r.v, 12) ? "early" : "linear";
         graph_note(g, "loss %s: class %s", r.name, class);
     }
 }

@@ -11,6 +11,17 @@ static void after_pass(void *ctx, int index, const char *pass, const Graph *befo
     w->last = v;
 }
 
+/* Random ops read the seed without an operand for it: its leaf must survive to the plan. */
+static void numbers_there(const Graph *g, uint64_t seed) {
+    bool draws = false, there = false;
+    for (uint32_t i = 0; i < g->nnode; i++) {
+        const Node *n = &g->node[i];
+        draws |= n->op == OP_uniform || n->op == OP_normal || n->op == OP_shuffle;
+        there |= n->op == OP_scalar && !strcmp(attr_str(g, n, "name"), "seed");
+    }
+    cr_assert(!draws || there, "seed %llu: a random op without the seed of the run", (unsigned long long)seed);
+}
+
 static void all_passes(Arena *a, Diags *d, uint64_t seed) {
     Graph *g = random_graph(a, seed, false);
     cr_assert(graph_verify(g, false, d), "seed %llu: %s", (unsigned long long)seed, first_diag(d));
@@ -20,6 +31,8 @@ static void all_passes(Arena *a, Diags *d, uint64_t seed) {
     if (seed % 3 == 0) o.real = DT_F32;
     Graph *out = passes_run(a, g, &o, d);
     cr_assert(out != NULL, "seed %llu: %s", (unsigned long long)seed, first_diag(d));
+    cr_assert_eq(out->stage, ST_PLANNED);
+    numbers_there(out, seed);
 }
 
 static void range(uint64_t from, uint64_t to, void (*fn)(Arena *, Diags *, uint64_t)) {

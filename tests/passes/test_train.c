@@ -1,7 +1,7 @@
 /* The shape of train graphs: losses unrolled by head, one pass or two, deferred factors, AdamW and SGD number by number. */
 #include "tests/passes/pass_test.h"
 
-typedef enum { UNIFORM, BY_LABEL, BY_LOSS, BY_LOSS_BUT_FIRST } Weighting;
+typedef enum { UNIFORM, BY_LABEL, BY_LOSS, BY_LOSS_BUT_FIRST, BY_MEAN_LOSS } Weighting;
 
 typedef struct { Graph *g; DimId micro, batch, seq, head, hidden, vocab; } Tiny;
 
@@ -78,7 +78,10 @@ static Graph *two_heads(Arena *a, Weighting weighting) {
         ValueId heads = build_leaf(g, OP_iota, type_make(DT_F32, &t.head, 1), io, 2);
         keep = b_ew2(g, OP_or, b_ew2(g, OP_le, heads, b_const(g, DT_F32, 1)), keep);
     }
-    if (weighting >= BY_LOSS) weight = b_cast(g, b_ew2(g, OP_and, valid, keep), DT_F32);
+    if (weighting == BY_MEAN_LOSS) { /* what the whole step's losses say of a row */
+        ValueId mean = b_over(g, OP_sum, b_ew1(g, OP_stop_grad, nll), head_last, 4);
+        weight = b_ew2(g, OP_mul, weight, b_ew2(g, OP_div, b_ew1(g, OP_stop_grad, nll), b_ew2(g, OP_add, mean, b_const(g, DT_F32, 1))));
+    } else if (weighting >= BY_LOSS) weight = b_cast(g, b_ew2(g, OP_and, valid, keep), DT_F32);
     if (weighting == BY_LABEL) weight = b_ew2(g, OP_mul, weight, b_const(g, DT_F32, 0.5));
     ValueId s = b_over(g, OP_sum, b_ew3(g, OP_where, valid, b_ew2(g, OP_mul, nll, weight), b_const(g, DT_F32, 0)), head_last, 4);
     ValueId n = b_over(g, OP_sum, weight, head_last, 4);
@@ -190,6 +193,15 @@ Test(train, weights_from_the_loss_give_two_passes_and_a_deferred_factor) {
     guarded(loss_weights, BY_LOSS);
     guarded(loss_weights, BY_LOSS_BUT_FIRST);
 }
+
+static void step_weights(Arena *a, Diags *d, uint64_t which) {
+    Graph *t = to_form(a, two_heads(a, (Weighting)which), d, true);
+    cr_assert(noted(t, "two-phase"));
+    cr_assert_eq(micro_runs(a, t), 2, "weights from the step's mean loss wait for all micro-batches");
+    cr_assert_eq(count(t, OP_linear_ce_fb), 0);
+    cr_assert(noted(t, "form C"));
+}
+Test(train, weights_from_the_whole_step_give_two_runs) { guarded(step_weights, BY_MEAN_LOSS); }
 
 /* ---- optimizers, number by number */
 static Graph *one_vector(Arena *a, Opt o, double clip) {
