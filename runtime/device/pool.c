@@ -1,6 +1,7 @@
 /* pool.c: the threads of a rank. The caller is thread 0; the others wait for work by spinning a little and then
- * sleeping, so that short kernels cost about a microsecond and an idle pool costs nothing. A kernel gets (part, nparts)
- * = (thread, threads); what a part computes depends on the shape alone, so the number of threads changes no bit. */
+ * sleeping, so that short kernels cost about a microsecond and an idle pool costs nothing. A kernel has as many parts as
+ * there are threads. Each thread takes its own part first (its data is in that core's cache), then any that is left, so
+ * a thread that the system holds back delays nobody. What a part computes depends on the shape alone. */
 #include "runtime/runtime.h"
 
 #include <pthread.h>
@@ -18,6 +19,7 @@ struct Pool {
     void *const *args;
     atomic_uint round;      /* raised by the caller: there is work, or `stop` */
     atomic_int left;        /* parts that are not done yet */
+    atomic_bool taken[MAX_THREADS]; /* by part; cleared after fn and args are set, so who takes a part sees them */
     atomic_int sleepers;    /* workers in (or on their way to) the condition variable */
     atomic_bool caller_sleeps;
     atomic_bool stop;
@@ -65,18 +67,27 @@ static void wait_for_parts(Pool *p) {
     pthread_mutex_unlock(&p->lock);
 }
 
+/* A worker that comes late finds all parts taken, or those of the next kernel: both are right. */
+static void run_parts(Pool *p, int first) {
+    for (int k = 0; k < p->threads; k++) {
+        int part = first + k < p->threads ? first + k : first + k - p->threads;
+        if (atomic_load(&p->taken[part]) || atomic_exchange(&p->taken[part], true)) continue;
+        p->fn(p->args, part, p->threads);
+        if (atomic_fetch_sub(&p->left, 1) != 1 || !atomic_load(&p->caller_sleeps)) continue;
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_signal(&p->done);
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
 static void worker_main(void *ctx) {
     Worker *w = ctx;
     Pool *p = w->pool;
-    for (unsigned seen = 0;; seen++) {
+    for (unsigned seen = 0;;) {
         wait_for_round(p, seen);
+        seen = atomic_load(&p->round);
         if (atomic_load(&p->stop)) return;
-        p->fn(p->args, w->part, p->threads);
-        if (atomic_fetch_sub(&p->left, 1) == 1 && atomic_load(&p->caller_sleeps)) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_signal(&p->done);
-            pthread_mutex_unlock(&p->lock);
-        }
+        run_parts(p, w->part);
     }
 }
 
@@ -92,6 +103,7 @@ Pool *pool_open(Env *env, int threads, Diags *d) {
     }
     p->env = env;
     p->threads = n;
+    for (int i = 0; i < n; i++) atomic_store(&p->taken[i], true);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -128,8 +140,9 @@ void pool_run(Pool *p, KernelFnRt fn, void *const *args) {
     }
     p->fn = fn;
     p->args = args;
-    atomic_store(&p->left, p->threads - 1);
+    atomic_store(&p->left, p->threads);
+    for (int i = 0; i < p->threads; i++) atomic_store(&p->taken[i], false);
     wake_workers(p);
-    fn(args, 0, p->threads);
+    run_parts(p, 0);
     wait_for_parts(p);
 }
