@@ -178,8 +178,8 @@ static ValueId result_value(Cx *cx, const Val *v, bool real) {
 enum { MAX_METRIC_NUMBERS = 256 };
 
 static void put_metric(Cx *cx, const char *name, ValueId v, const Type *t, int at) {
-    if (at == t->ndim) {
-        graph_result(cx->g, "metric", name, v);
+    if (at == t->ndim) { /* named by several `metric` lines: logged once */
+        if (!graph_find_result(cx->g, "metric", name)) graph_result(cx->g, "metric", name, v);
         return;
     }
     for (int64_t i = 0; i < cx->g->dim[t->dim[at].i].size; i++) {
