@@ -203,6 +203,7 @@ struct Env {
     void *(*dl_sym)(Env *, void *lib, const char *name);
     void (*dl_close)(Env *, void *lib);
     int64_t (*memory_bytes)(Env *);                                        /* of the machine */
+    int (*exchange)(Env *, const char *a, const char *b, int *err);        /* the two names change places at once */
 };
 Env *env_posix(void);                                                      /* a static, immutable Env */
 /* Helpers over Env: full loops, clear errors. */

@@ -90,6 +90,10 @@ static int p_stat(Env *e, const char *path, EnvStat *o, int *err) {
     return r;
 }
 static int p_rename(Env *e, const char *a, const char *b, int *err) { (void)e; return done(rename(a, b), err); }
+static int p_exchange(Env *e, const char *a, const char *b, int *err) {
+    (void)e;
+    return done(renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE), err);
+}
 static int p_unlink(Env *e, const char *path, int *err) { (void)e; return done(unlink(path), err); }
 static int p_mkdir(Env *e, const char *path, uint32_t mode, int *err) { (void)e; return done(mkdir(path, mode), err); }
 static int p_rmdir(Env *e, const char *path, int *err) { (void)e; return done(rmdir(path), err); }
@@ -251,7 +255,7 @@ static const Env posix_env = {
     NULL, p_alloc, p_free, p_map, p_unmap, p_open_read, p_open_new, p_open_append, p_read, p_pread, p_write, p_truncate,
     p_fsync, p_close, p_fstat, p_lstat, p_stat, p_rename, p_unlink, p_mkdir, p_rmdir, p_fsync_dir, p_lock, p_list, p_now,
     p_wall, p_thread_start, p_thread_join, p_cpu_count, p_spawn, p_wait, p_pid, p_pid_alive, p_getenv, p_dl_open, p_dl_sym,
-    p_dl_close, p_memory};
+    p_dl_close, p_memory, p_exchange};
 
 Env *env_posix(void) {
     union { const Env *in; Env *out; } u = {&posix_env}; /* no function writes to it */

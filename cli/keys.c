@@ -88,6 +88,13 @@ static bool size_of(const ModelSource *src, const Graph *g, const char *const ro
     return *v = (double)g->dim[d.i].size, true;
 }
 
+/* What our modules take where nothing is said and other readers of config.json take something else. */
+static bool default_of(const char *name, double *v) {
+    if (strcmp(name, "norm_eps") == 0) return *v = 1e-5, true;
+    if (strcmp(name, "rope_theta") == 0) return *v = 10000.0, true;
+    return false;
+}
+
 const char *keys_config_json(Cli *c, const GraphModel *m, const ModelSource *src, const Graph *g) {
     Sbuf b;
     double v, future = 1;
@@ -96,7 +103,7 @@ const char *keys_config_json(Cli *c, const GraphModel *m, const ModelSource *src
     if (reads(m, "n_future_tokens")) size_of(src, g, size_key[8], m->name, &future);
     for (size_t i = 0; i < WM_LEN(size_key); i++) {
         if (!reads(m, size_key[i][1]) && !reads(m, size_key[i][2])) continue;
-        if (!size_of(src, g, size_key[i], m->name, &v)) continue;
+        if (!size_of(src, g, size_key[i], m->name, &v) && !default_of(size_key[i][0], &v)) continue;
         if (strcmp(size_key[i][0], "n_layers") == 0) v -= future - 1;
         sb_fmt(&b, ",\n  \"%s\": ", size_key[i][2]);
         if (strcmp(size_key[i][0], "tied") == 0) sb_str(&b, v != 0 ? "true" : "false");

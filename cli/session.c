@@ -127,12 +127,13 @@ static bool known_models(Cli *c, Session *s) {
         /* one configuration may serve several graphs: a model that this one lacks is a warning, a misspelt one an error */
         const char *near = text_nearest(cm[i].name, name, s->info.nmodel);
         bool taken = near && config_model(s->config, near);
-        if (!near || taken) {
+        bool typed = cm[i].loc.file && strcmp(cm[i].loc.file, "command line") == 0; /* said for this graph */
+        if (!typed && (!near || taken)) {
             if (c->verbose) diag_add(c->d, W062, cm[i].loc, "the graph has no model `%s`", cm[i].name);
             continue;
         }
         Diag *g = diag_add(c->d, C002, cm[i].loc, "the graph has no model `%s`", cm[i].name);
-        diag_help(c->d, g, "did you mean `%s`?", near);
+        if (near) diag_help(c->d, g, "did you mean `%s`?", near);
         return false;
     }
     return true;

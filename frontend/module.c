@@ -61,6 +61,7 @@ AstFile *file_load(Cx *cx, const char *path, Loc from) {
     for (uint32_t i = 0; i < cx->nfile; i++)
         if (same_file(cx, cx->file[i]->path, path)) return cx->file[i];
     if (!is_file(cx, path)) {
+        if (!cx->nfile) return diag_add(cx->d, D002, NOLOC, "there is no file %s", path), NULL; /* the command line's */
         sema_error(cx, E016, from, "there is no file %s", path);
         return NULL;
     }

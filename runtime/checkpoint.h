@@ -69,6 +69,7 @@ typedef struct {
     const char *extra;             /* what else the loop keeps, its own text; NULL: nothing */
     const CkptModel *model;        /* in graph order: the first one is the one whose files are called model-* */
     uint32_t nmodel;
+    bool replace;                  /* a checkpoint of this step with other contents is exchanged for this one; saving only */
     const CkptFile *file;          /* files to lay beside (tokenizer.json ..); plain names; saving only */
     uint32_t nfile;
 } CkptInfo;

@@ -167,11 +167,20 @@ static bool same_as_there(Save *s) {
     bool same = m.n + 1 == s->log.n;
     for (uint32_t i = 0; same && i < m.n; i++)
         same = !strcmp(m.file[i].name, s->log.file[i].name) && !strcmp(m.file[i].hash, s->log.file[i].hash);
-    if (same) return true;
+    if (same || s->info->replace) return same;
     Diag *g =
         diag_add(s->d, R008, NOLOC, "%s: a checkpoint of this step with other contents is there", s->final);
     diag_help(s->d, g, "it is never overwritten: move it away, or save to another checkpoint.save_dir");
     return false;
+}
+
+/* The new checkpoint takes the place of the old one in one operation; the old one, now under the temporary name, goes. */
+static bool exchange(Save *s) {
+    Env *env = s->env;
+    int err = 0;
+    if (env->exchange(env, s->log.dir, s->final, &err) < 0 || env->fsync_dir(env, s->dir, &err) < 0)
+        return diag_fail(s->d, R001, NOLOC, "%s: %s", s->final, errno_text(err));
+    return remove_flat(env, s->log.a, s->log.dir, s->d);
 }
 
 /* 1: committed; 0: the same was there already; -1: failed. */
@@ -180,7 +189,10 @@ static int publish(Save *s) {
     int err = 0;
     Env *env = s->env;
     if (!owner_still_ours(s->owner, s->d)) return -1;
-    if (env->lstat(env, s->final, &st, &err) == 0) return same_as_there(s) ? 0 : -1;
+    if (env->lstat(env, s->final, &st, &err) == 0) {
+        if (same_as_there(s)) return 0;
+        return s->info->replace && exchange(s) ? 1 : -1;
+    }
     if (err != ENOENT || env->rename(env, s->log.dir, s->final, &err) < 0) {
         (void)diag_fail(s->d, R001, NOLOC, "%s: %s", s->final, errno_text(err));
         return -1;

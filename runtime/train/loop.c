@@ -188,6 +188,7 @@ static bool save(Loop *l, int64_t done) {
     info.best = l->best;
     info.best_step = l->best_step;
     info.extra = extra;
+    info.replace = done == l->r->resumed_from; /* the validation that was owed has been done since */
     if (!ckpt_save(l->env, l->o->dir, l->o->owner, &l->view, &info, 0, l->d)) return false;
     int64_t final = done == l->r->steps ? done : -1;
     return ckpt_prune(l->env, l->o->dir, l->o->owner, l->o->save_total_limit, l->best_step, final, l->d);
@@ -269,6 +270,8 @@ static int loop(Loop *l, int64_t done) {
     }
     l->r->step = done;
     if (l->d->nerror > errors) return diags_exit(l->d);
+    bool cut_short = done < l->r->steps && !stopping(l); /* max_steps */
+    if (cut_short && done > began && !save(l, done)) return diags_exit(l->d);
     if (stopping(l) && (done < l->r->steps || l->owes_validation)) {
         if (!save(l, done)) return diags_exit(l->d);
         char line[96];
