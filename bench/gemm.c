@@ -92,6 +92,7 @@ static const Row rows[] = {
     {"dW of ffn x d", "matmul", "r2048 n256", "r2048 k688", "r2048"},
     {"dW of d x d", "matmul", "r2048 n256", "r2048 k256", "r2048"},
     {"logits, all rows", "matmul", "r2048 k256", "v8192 k256", "k256"},
+    {"forward 512", "matmul", "r2048 k512", "n512 k512", "k512"},
     {"square", "matmul", "r1024 k1024", "k1024 n1024", "k1024"},
     {"value head", "matmul", "r2048 k256", "k256", "k256"},
     {"value head dW", "matmul", "r2048", "r2048 k256", "r2048"},

@@ -16,6 +16,9 @@ static void att_open(Kern *k, Att *t, Emit *e, NodeId id) {
     t->mr = gemm_rows(e);
     t->nr = gemm_cols(e, t->dt);
     t->batch = 1;
+    /* tiles lie on the stack of a thread */
+    wm_check(e->a, t->s.d <= 512 && t->s.e <= 512, "node %u: attention with heads of %lld and %lld numbers; at most 512",
+             id.i, (long long)t->s.d, (long long)t->s.e);
     for (uint32_t i = 0; i < t->s.nbatch; i++) t->batch *= t->s.batch[i];
     uint32_t ve = kern_ty(k, kern_in(k, 2))->ndim, known = t->s.nbatch + 2 + (t->s.kdim.i != UINT32_MAX);
     wm_check(e->a, ve == known, "node %u: attention whose values have %u dims of their own; one is supported", id.i,

@@ -173,7 +173,8 @@ static void G_PACK_A(T *P, const T *A, long kc, long t0, long t1, long m) {
 );
 
 void gemm_block(Kern *k, DType dt, const GemmBlock *b) {
-    bool pack_a = b->ak != 1;
+    /* rows of A a multiple of 4096 bytes apart share their cache sets */
+    bool pack_a = b->ak != 1 || b->am * dtype_bytes[dt] % 4096 == 0;
     int64_t mb = pack_a ? 8 : 16;
     kern_int(k, "G_KC", b->kc ? b->kc : dt == DT_F64 ? 192 : 384);
     kern_int(k, "G_MB", mb);

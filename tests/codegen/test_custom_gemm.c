@@ -39,6 +39,7 @@ static const struct { const char *x, *y, *over, *what; } shapes[] = {
     {"x3 r40 y2 k20", "k20 y2 n32", "k20", "batch between rows"},
     {"r40 j3 k20", "k20 n48 j3", "k20 j3", "k runs that do not join"},
     {"r40 k20", "n3 k20 o40", "k20", "columns in two runs"},
+    {"r33 k1024", "n40 k1024", "k1024", "rows a power of two apart"},
 };
 
 Test(custom_gemm, f64, .timeout = 240) {
