@@ -1,10 +1,10 @@
 /* autodiff: ST_MATH -> ST_TRAIN. Adds the gradient of `total` for every trained parameter that it reaches.
  *
- * A reverse walk over the rows of vjp.c. Adjoints of one value are added in descending order of the node that read it
- * (operand order within a node), so the order of every sum is written in the graph. Parts that no trained parameter
- * reaches get no gradient nodes. A factor common to the whole loss that only the end of the step knows and that has no
- * gradient (1 / sum(weight)) stays out of the walk and multiplies the gradients at its end: the backward of a
- * micro-batch need not wait for the others (class `deferred`). */
+ * A reverse walk over the rows of vjp.c. Adjoints of one value are added in descending order of the node that
+ * read it (operand order within a node), so the order of every sum is written in the graph. Parts that no
+ * trained parameter reaches get no gradient nodes. A factor common to the whole loss that only the end of the
+ * step knows and that has no gradient (1 / sum(weight)) stays out of the walk and multiplies the gradients at
+ * its end: the backward of a micro-batch need not wait for the others (class `deferred`). */
 #include "passes/vjp.h"
 
 #include <string.h>
@@ -70,7 +70,8 @@ static ValueId memo_factor(Grad *x, uint32_t kind, ValueId v, ValueId w) {
 
 static ValueId joined(Grad *x, ValueId a, ValueId b) {
     if (!value_is(a) || !value_is(b)) return value_is(a) ? a : b;
-    if (value_type(x->g, a)->dt != value_type(x->g, b)->dt) a = b_cast(x->g, a, DT_F64), b = b_cast(x->g, b, DT_F64);
+    if (value_type(x->g, a)->dt != value_type(x->g, b)->dt)
+        a = b_cast(x->g, a, DT_F64), b = b_cast(x->g, b, DT_F64);
     return memo_factor(x, 1, a, b);
 }
 
@@ -101,7 +102,8 @@ static Split split_where(Grad *x, ValueId v, const ValueId *in, int depth) {
     return s;
 }
 
-/* Peels late scalars without gradient off v. Only the outermost levels of a loss matter; depth bounds the walk. */
+/* Peels late scalars without gradient off v. Only the outermost levels of a loss matter; depth bounds the
+ * walk. */
 static Split split(Grad *x, ValueId v, int depth) {
     Split whole = {v, NOVALUE};
     Node n = *value_node(x->g, v);
@@ -139,7 +141,8 @@ static void put_adjoint(Grad *x, ValueId v, ValueId more) {
 static bool node_back(Grad *x, uint32_t i) {
     Graph *g = x->g;
     Node n = g->node[i];
-    ValueId out[MAX_OUT], dout[MAX_OUT], *in = NEWN(x->a, ValueId, n.nin + 1u), *din = NEWN(x->a, ValueId, n.nin + 1u);
+    ValueId out[MAX_OUT], dout[MAX_OUT], *in = NEWN(x->a, ValueId, n.nin + 1u),
+                                         *din = NEWN(x->a, ValueId, n.nin + 1u);
     bool any = false, *need = NEWN(x->a, bool, n.nin + 1u), wants = false;
     for (uint32_t k = 0; k < n.nout; k++) {
         out[k] = (ValueId){n.out0 + k};
@@ -292,7 +295,8 @@ Graph *passes_gradient(Arena *a, const Graph *g, Diags *d) {
     for (uint32_t i = 0; i < g->nresult && !loss; i++)
         if (!strcmp(g->result[i].kind, "loss") || !strcmp(g->result[i].kind, "total")) loss = &g->result[i];
     if (!loss) {
-        diag_add(d, P003, NOLOC, "the graph '%s' has no result of kind loss or total to differentiate", g->name);
+        diag_add(d, P003, NOLOC, "the graph '%s' has no result of kind loss or total to differentiate",
+                 g->name);
         return NULL;
     }
     return differentiate(a, g, loss, true, false, d);

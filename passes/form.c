@@ -1,9 +1,10 @@
-/* form: ST_TRAIN -> ST_TRAIN. A linear_ce and its gradient become one linear_ce_fb (form B: loss and gradients in one
- * pass over the rows) where the weights of the rows are known before the loss; else they stay two nodes (form C).
+/* form: ST_TRAIN -> ST_TRAIN. A linear_ce and its gradient become one linear_ce_fb (form B: loss and
+ * gradients in one pass over the rows) where the weights of the rows are known before the loss; else they
+ * stay two nodes (form C).
  *
- * Proof by dependency: the seed must not follow from this linear_ce, nor, through a sum over the micro-batches, from
- * any loss over a vocabulary (that would tie a micro-batch to the losses of the others). Kept exact: the same numbers
- * meet in the same order. */
+ * Proof by dependency: the seed must not follow from this linear_ce, nor, through a sum over the
+ * micro-batches, from any loss over a vocabulary (that would tie a micro-batch to the losses of the others).
+ * Kept exact: the same numbers meet in the same order. */
 #include "passes/rewrite.h"
 
 #include <string.h>
@@ -25,7 +26,8 @@ static bool is_loss(Op op) {
     return op == OP_linear_ce || op == OP_linear_ce_fb || op == OP_linear_kl;
 }
 
-/* Does the seed hold off the one-pass form? Walks back from it; `crossed`: behind a sum or stack of micro-batches. */
+/* Does the seed hold off the one-pass form? Walks back from it; `crossed`: behind a sum or stack of
+ * micro-batches. */
 static bool seed_waits(Arena *a, const Graph *g, ValueId seed, uint32_t loss) {
     uint8_t *want = NEWN(a, uint8_t, g->nnode + 1); /* 1: in the cone, 2: in it behind a micro_sum too */
     uint32_t top = g->value[seed.i].def.i;
@@ -59,7 +61,8 @@ static Graph *joined(Arena *a, const Graph *g, uint32_t fwd, uint32_t grad) {
     bool *behind = NEWN(a, bool, g->nnode + 1);
     behind[fwd] = true;
     for (uint32_t i = fwd + 1; i < grad; i++)
-        for (uint32_t k = 0; k < g->node[i].nin; k++) behind[i] |= behind[g->value[operand(g, &g->node[i], k).i].def.i];
+        for (uint32_t k = 0; k < g->node[i].nin; k++)
+            behind[i] |= behind[g->value[operand(g, &g->node[i], k).i].def.i];
     for (uint32_t i = 0; i < grad; i++)
         if (!behind[i]) rewrite_copy(&r, &g->node[i]);
     Attr at[3];

@@ -1,18 +1,29 @@
-/* linear_ce: ST_MATH -> ST_MATH. Losses over a vocabulary whose logits are matmul(h, W) become linear_ce and linear_kl,
- * which never store the logits (D14).
+/* linear_ce: ST_MATH -> ST_MATH. Losses over a vocabulary whose logits are matmul(h, W) become linear_ce and
+ * linear_kl, which never store the logits (D14).
  *
- * Where h was made by a `stack` (blocks side by side, one per head), the nodes between stack and logits are unrolled:
- * slice() cuts them at each coordinate, one linear_ce is made for each, and the results are stacked again, so that the
- * heads can run one after another. All losses of the same rows share one node. Logits that are no plain matmul, and
- * all of them when the pass is switched off (form A), are stored and the losses written out in plain ops. */
+ * Where h was made by a `stack` (blocks side by side, one per head), the nodes between stack and logits are
+ * unrolled: slice() cuts them at each coordinate, one linear_ce is made for each, and the results are stacked
+ * again, so that the heads can run one after another. All losses of the same rows share one node. Logits that
+ * are no plain matmul, and all of them when the pass is switched off (form A), are stored and the losses
+ * written out in plain ops. */
 #include "passes/rewrite.h"
 
 #include <string.h>
 
 enum { IGNORE = -100 };
-typedef struct { ValueId h, w; DimId over[MAX_DIMS], cls; uint32_t nover; bool ok; } Head; /* logits = h . w */
-typedef struct { ValueId v[4]; } Four;                                                     /* results of linear_ce */
-typedef struct { ValueId h, w, target, first; bool dummy; } Made;                          /* a linear_ce that was built */
+typedef struct {
+    ValueId h, w;
+    DimId over[MAX_DIMS], cls;
+    uint32_t nover;
+    bool ok;
+} Head; /* logits = h . w */
+typedef struct {
+    ValueId v[4];
+} Four; /* results of linear_ce */
+typedef struct {
+    ValueId h, w, target, first;
+    bool dummy;
+} Made; /* a linear_ce that was built */
 
 typedef struct {
     Rewrite r;
@@ -254,7 +265,8 @@ static ValueId one_linear_kl(Loss *x, const Head *a, const Head *b, const Type *
 static ValueId head_kl(Loss *x, Head a, Head b) {
     Type none = {0}, rows2 = rows_of(x, b.h, &b, &none), rows = rows_of(x, a.h, &a, &rows2);
     DimId dim;
-    if (!unroll_dim(x, &a, &rows, &dim) && !unroll_dim(x, &b, &rows, &dim)) return one_linear_kl(x, &a, &b, &rows);
+    if (!unroll_dim(x, &a, &rows, &dim) && !unroll_dim(x, &b, &rows, &dim))
+        return one_linear_kl(x, &a, &b, &rows);
     uint32_t n = (uint32_t)x->g->dim[dim.i].size;
     ValueId *part = NEWN(x->r.a, ValueId, n);
     for (uint32_t i = 0; i < n; i++) {
@@ -301,7 +313,8 @@ static void rewrite_loss(Loss *x, const Node *n, bool off) {
     x->r.map[n->out0] = v_ordered(x->g, v, &x->r.from->value[n->out0].ty);
 }
 
-/* A linear_ce without target gives way to one with a target over the same rows, unless that target follows from it. */
+/* A linear_ce without target gives way to one with a target over the same rows, unless that target follows
+ * from it. */
 static Graph *merge_dummies(Loss *x, Graph *g) {
     ValueId *subst = NEWN(x->r.a, ValueId, g->nvalue + 1);
     uint32_t *order = NEWN(x->r.a, uint32_t, g->nnode + 1), merged = 0;

@@ -1,8 +1,8 @@
 /* micro: ST_TRAIN -> ST_TRAIN. After it only micro_sum and readers of micro_stack remove `micro`.
  *
- * A sum over micro (sum, matmul, scatter_add, gradients of the losses) becomes the sum inside each micro-batch, then
- * micro_sum, whose tree is the same for any number of ranks. What is not a sum (quantile, max_of) reads micro_stack:
- * all micro-batches side by side. Re-associates. */
+ * A sum over micro (sum, matmul, scatter_add, gradients of the losses) becomes the sum inside each
+ * micro-batch, then micro_sum, whose tree is the same for any number of ranks. What is not a sum (quantile,
+ * max_of) reads micro_stack: all micro-batches side by side. Re-associates. */
 #include "passes/rewrite.h"
 
 #include <string.h>
@@ -73,11 +73,13 @@ static bool stacked(const Graph *g, const Node *n) {
     return false;
 }
 
-/* A dim attribute that walks along micro cannot be cut into micro-batches. The language has no way to write it. */
+/* A dim attribute that walks along micro cannot be cut into micro-batches. The language has no way to write
+ * it. */
 static bool along_micro(const Graph *g, const Node *n, Diags *d) {
     for (int i = 0; i < op_info[n->op].nattr; i++)
         if (n->attr[i].kind == AT_DIM && dim_is(n->attr[i].u.dim, g->micro) && n->op != OP_iota) {
-            diag_add(d, P003, n->loc, "%s along the dim of the micro-batches cannot be computed one micro-batch at a time",
+            diag_add(d, P003, n->loc,
+                     "%s along the dim of the micro-batches cannot be computed one micro-batch at a time",
                      op_info[n->op].name);
             return true;
         }
@@ -97,8 +99,9 @@ static bool read_once(const Graph *g, const Uses *u, ValueId v) {
     return u->use0[v.i + 1] - u->use0[v.i] == 1;
 }
 
-/* A sum of two tensors that are sums over micro-batches and nothing else: added in each micro-batch, summed once. The
- * gradients of a weight that several heads share then need the levels of one sum, not of one for each head. */
+/* A sum of two tensors that are sums over micro-batches and nothing else: added in each micro-batch, summed
+ * once. The gradients of a weight that several heads share then need the levels of one sum, not of one for
+ * each head. */
 static bool join_sums(Rewrite *r, const Uses *u, const Node *n) {
     if (n->op != OP_add || r->from->value[n->out0].ty.ndim == 0) return false;
     ValueId leaf[2];

@@ -1,6 +1,6 @@
-/* optim: ST_TRAIN -> ST_TRAIN. Takes the results of kind grad and appends the step of the optimizer as ordinary
- * nodes: the global norm, clipping, AdamW (as PyTorch, decoupled decay) or SGD (as PyTorch), a result `next` for each
- * trained parameter and moment, `grad_norm`, and `lr` for each row of Graph.opt.
+/* optim: ST_TRAIN -> ST_TRAIN. Takes the results of kind grad and appends the step of the optimizer as
+ * ordinary nodes: the global norm, clipping, AdamW (as PyTorch, decoupled decay) or SGD (as PyTorch), a
+ * result `next` for each trained parameter and moment, `grad_norm`, and `lr` for each row of Graph.opt.
  *
  * What is one number is f64 (norm, rate, bias corrections) and is cast where it meets a parameter. */
 #include "passes/rewrite.h"
@@ -108,8 +108,8 @@ static void step_params(Step *s, const Result *grad, uint32_t n, const ValueId *
         NodeId id = param_of(g, grad[i].name);
         Node p = g->node[id.i];
         int64_t row = attr_int(g, &p, "opt");
-        wm_check(s->a, row >= 0 && row < (int64_t)g->nopt, "parameter %s has row %lld of %u optimizers", grad[i].name,
-                 (long long)row, g->nopt);
+        wm_check(s->a, row >= 0 && row < (int64_t)g->nopt, "parameter %s has row %lld of %u optimizers",
+                 grad[i].name, (long long)row, g->nopt);
         Opt o = g->opt[row];
         g->loc = o.loc;
         g->path = p.path;

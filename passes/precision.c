@@ -1,9 +1,10 @@
 /* precision: ST_MATH -> ST_MATH. Decides the dtype of every real value and puts the casts.
  *
- * real=f64: every f32 becomes f64. real=f32: tensors are f32; what has no micro dim and follows from a reduction over
- * micro, a state of the graph or a number of the runtime is a statistic and f64: counts, denominators, losses, metrics,
- * rates. The cast to f64 stands before the reduction, so that the sum itself is f64. Where a statistic meets a tensor
- * that has micro or follows from a parameter it is cast down. f64 that lowering asked for stays. */
+ * real=f64: every f32 becomes f64. real=f32: tensors are f32; what has no micro dim and follows from a
+ * reduction over micro, a state of the graph or a number of the runtime is a statistic and f64: counts,
+ * denominators, losses, metrics, rates. The cast to f64 stands before the reduction, so that the sum itself
+ * is f64. Where a statistic meets a tensor that has micro or follows from a parameter it is cast down. f64
+ * that lowering asked for stays. */
 #include "passes/rewrite.h"
 
 #include <string.h>
@@ -36,7 +37,8 @@ static ValueId as(Prec *x, ValueId v, DType to) {
     Node n = *value_node(g, v);
     ValueId made;
     if (n.op == OP_const) made = b_const(g, to, attr_float(g, &n, "value"));
-    else if (n.op == OP_cast && value_type(g, g->operand[n.in0])->dt == DT_BOOL) made = b_cast(g, g->operand[n.in0], to);
+    else if (n.op == OP_cast && value_type(g, g->operand[n.in0])->dt == DT_BOOL)
+        made = b_cast(g, g->operand[n.in0], to);
     else made = b_cast(g, v, to);
     set_class(x, made, class_of(x, v));
     return made;
@@ -86,7 +88,10 @@ static bool wants_f64(const Facts *f) {
 static void mark_results(Prec *x, const Node *n, ValueId first, const Facts *f, bool f64) {
     for (uint32_t k = 0; k < n->nout; k++) {
         ValueId v = {first.i + k};
-        Class c = f->micro_out ? TENSOR : (f64 && (f->stat || f->micro_in)) ? STATISTIC : f->tensor ? TENSOR : FREE;
+        Class c = f->micro_out                        ? TENSOR
+                  : (f64 && (f->stat || f->micro_in)) ? STATISTIC
+                  : f->tensor                         ? TENSOR
+                                                      : FREE;
         set_class(x, v, c);
     }
 }
@@ -99,7 +104,9 @@ static void cast_node(Prec *x, const Node *n, const ValueId *in, DType real) {
     bool keep = dtype_real(to) && class_of(x, in[0]) == STATISTIC && !f.micro_out; /* a statistic stays f64 */
     bool real_in = dtype_real(from->dt);
     if (keep && !real_in) to = DT_F64; /* a mask that follows from statistics */
-    ValueId v = keep && real_in ? as(x, in[0], DT_F64) : real_in && dtype_real(to) ? as(x, in[0], to) : b_cast(x->r.to, in[0], to);
+    ValueId v = keep && real_in             ? as(x, in[0], DT_F64)
+                : real_in && dtype_real(to) ? as(x, in[0], to)
+                                            : b_cast(x->r.to, in[0], to);
     if (v.i >= x->nclass) set_class(x, v, f.micro_out ? TENSOR : keep ? STATISTIC : class_of(x, in[0]));
     x->r.map[n->out0] = v;
 }
@@ -134,7 +141,8 @@ static void results(Prec *x, Graph *g) {
             const Node *n = &g->node[k];
             if (n->op == OP_state && !strcmp(attr_str(g, n, "name"), r->name)) to = g->value[n->out0].ty.dt;
         }
-        ValueId v = as(x, r->v, to); /* may move g->result only through graph_result, which is not called here */
+        ValueId v =
+            as(x, r->v, to); /* may move g->result only through graph_result, which is not called here */
         g->result[i].v = v;
     }
     for (uint32_t i = 0; i < g->nopt; i++)

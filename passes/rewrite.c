@@ -78,7 +78,8 @@ Graph *graph_live(Arena *a, const Graph *g) {
     for (uint32_t i = g->nnode; i-- > 0;) {
         const Node *n = &g->node[i];
         if (n->op == OP_param && g->nopt && attr_int(g, n, "opt") >= 0) live[i] = true;
-        if (n->op == OP_scalar && g->stage >= ST_LOCAL) live[i] = true; /* what draws reads it without an operand */
+        if (n->op == OP_scalar && g->stage >= ST_LOCAL)
+            live[i] = true; /* what draws reads it without an operand */
         if (!live[i]) continue;
         for (uint32_t k = 0; k < n->nin; k++) mark(g, live, g->operand[n->in0 + k]);
     }

@@ -1,7 +1,8 @@
-/* rewrite.h: what passes share. A pass copies the graph node by node into a new one; `map` says where each value went.
+/* rewrite.h: what passes share. A pass copies the graph node by node into a new one; `map` says where each
+ * value went.
  *
- * Every helper keeps types by name: a rewritten value has the dims of the old one in the same order, so that readers
- * need no care. Internal to passes/. */
+ * Every helper keeps types by name: a rewritten value has the dims of the old one in the same order, so that
+ * readers need no care. Internal to passes/. */
 #ifndef WM_REWRITE_H
 #define WM_REWRITE_H
 
@@ -33,10 +34,11 @@ Graph *rewrite_end(Rewrite *r);
 /* g without the nodes that no result, opt or trained parameter needs. Order is kept. */
 Graph *graph_live(Arena *a, const Graph *g);
 
-/* The nodes of g in an order in which operands come first even where value v is read as subst[v.i] (NOVALUE: as
- * itself). False if there is a cycle. order has room for g->nnode. */
+/* The nodes of g in an order in which operands come first even where value v is read as subst[v.i] (NOVALUE:
+ * as itself). False if there is a cycle. order has room for g->nnode. */
 bool graph_order(Arena *a, const Graph *g, const ValueId *subst, uint32_t *order);
-/* g with every reader of v reading subst[v.i] instead, reordered as needed; NULL if that would make a cycle. */
+/* g with every reader of v reading subst[v.i] instead, reordered as needed; NULL if that would make a cycle.
+ */
 Graph *graph_substitute(Arena *a, const Graph *g, const ValueId *subst);
 
 /* v in the order of dims of `like` (same set of dims). */
@@ -61,7 +63,8 @@ void triples_put(Triples *t, uint64_t a, uint64_t b, uint32_t v);
 typedef struct {
     Graph *g;
     Triples done, free;
-    /* how nodes are made; NULL: build(). simplify hands in its own, so that what a slice makes is simplified too */
+    /* how nodes are made; NULL: build(). simplify hands in its own, so that what a slice makes is simplified
+     * too */
     ValueId (*make)(void *ctx, Op op, const ValueId *in, uint32_t nin, const Attr attr[MAX_ATTR]);
     void *ctx;
 } Slicer;

@@ -1,19 +1,24 @@
-/* run.c: the table of passes and the loop over it. After each pass: its stage, the verifier, on request the text round
- * trip and the reference evaluator on both graphs. A pass that fails a check is a broken invariant (exit 70). */
+/* run.c: the table of passes and the loop over it. After each pass: its stage, the verifier, on request the
+ * text round trip and the reference evaluator on both graphs. A pass that fails a check is a broken invariant
+ * (exit 70). */
 #include "passes/passes.h"
 
 #include <math.h>
 #include <string.h>
 
 const Pass pass_table[] = {
-    {"simplify", ST_MATH, ST_MATH, false, false, pass_simplify, "fold constants, merge equal nodes, remove dead code"},
-    {"linear_ce", ST_MATH, ST_MATH, false, false, pass_linear_ce, "losses over a vocabulary without stored logits"},
+    {"simplify", ST_MATH, ST_MATH, false, false, pass_simplify,
+     "fold constants, merge equal nodes, remove dead code"},
+    {"linear_ce", ST_MATH, ST_MATH, false, false, pass_linear_ce,
+     "losses over a vocabulary without stored logits"},
     {"precision", ST_MATH, ST_MATH, true, false, pass_precision, "dtypes and casts"},
     {"autodiff", ST_MATH, ST_TRAIN, true, true, pass_autodiff, "gradient of the loss"},
     {"optim", ST_TRAIN, ST_TRAIN, true, true, pass_optim, "gradient norm, clipping, AdamW and SGD"},
     {"micro", ST_TRAIN, ST_TRAIN, false, false, pass_micro, "sums over micro-batches in the canonical tree"},
-    {"form", ST_TRAIN, ST_TRAIN, true, true, pass_form, "loss and gradient in one pass where the weights are known before"},
-    {"localize", ST_TRAIN, ST_LOCAL, true, false, pass_localize, "sections: once per step, once per micro-batch"},
+    {"form", ST_TRAIN, ST_TRAIN, true, true, pass_form,
+     "loss and gradient in one pass where the weights are known before"},
+    {"localize", ST_TRAIN, ST_LOCAL, true, false, pass_localize,
+     "sections: once per step, once per micro-batch"},
     {"fuse", ST_LOCAL, ST_LOCAL, true, false, pass_fuse, "groups of nodes that become one kernel"},
     {"schedule", ST_LOCAL, ST_SCHEDULED, true, false, pass_schedule, "order of execution"},
     {"memplan", ST_SCHEDULED, ST_PLANNED, true, false, pass_memplan, "offsets of every buffer"},
@@ -34,7 +39,8 @@ static bool check_roundtrip(Arena *a, const Graph *g, const char *pass, Diags *d
     Graph *back = graph_parse(a, pass, text.s, text.len, d);
     const char *difference = "it does not parse";
     if (back && graph_equal(g, back, &difference)) return true;
-    return diag_fail(d, I001, NOLOC, "after pass %s the text of the graph is not the graph: %s", pass, difference);
+    return diag_fail(d, I001, NOLOC, "after pass %s the text of the graph is not the graph: %s", pass,
+                     difference);
 }
 
 /* ---- evaluation of both graphs on the same made-up leaves */
@@ -89,8 +95,8 @@ static bool results_agree(Arena *a, const Graph *x, const Graph *y, const char *
         for (int64_t k = 0; k < n; k++) {
             double p = vx[r->v.i][k], q = vy[s->v.i][k];
             if (close_enough(p, q)) continue;
-            return diag_fail(d, I001, NOLOC, "pass %s changed %s %s at %lld: %.17g became %.17g", pass, r->kind,
-                             r->name, (long long)k, p, q);
+            return diag_fail(d, I001, NOLOC, "pass %s changed %s %s at %lld: %.17g became %.17g", pass,
+                             r->kind, r->name, (long long)k, p, q);
         }
     }
     return true;
@@ -103,7 +109,8 @@ static Graph *skipped(Arena *a, const Graph *g, Stage out) {
     return copy;
 }
 
-static bool check(Arena *a, const Graph *before, const Graph *after, const Pass *p, const PassOptions *o, Diags *d) {
+static bool check(Arena *a, const Graph *before, const Graph *after, const Pass *p, const PassOptions *o,
+                  Diags *d) {
     if (after->stage != p->out)
         return diag_fail(d, I001, NOLOC, "pass %s left the graph at stage %s instead of %s", p->name,
                          stage_name[after->stage], stage_name[p->out]);
@@ -112,7 +119,8 @@ static bool check(Arena *a, const Graph *before, const Graph *after, const Pass 
     return !o->check_eval || results_agree(a, before, after, p->name, d);
 }
 
-/* Where to go on with a graph of an inner stage: the first pass that takes it. Passes at ST_TRAIN may run again. */
+/* Where to go on with a graph of an inner stage: the first pass that takes it. Passes at ST_TRAIN may run
+ * again. */
 static int first_pass(const Graph *g) {
     for (int i = 0; i < npass; i++)
         if (pass_table[i].in == g->stage) return i;

@@ -1,9 +1,9 @@
-/* simplify: ST_MATH -> ST_MATH (also at ST_TRAIN). Constants folded, equal nodes made one, operations that do nothing
- * removed, `select` pushed into what made the dim, dead code gone.
+/* simplify: ST_MATH -> ST_MATH (also at ST_TRAIN). Constants folded, equal nodes made one, operations that do
+ * nothing removed, `select` pushed into what made the dim, dead code gone.
  *
- * One walk in node order. Every node goes through emit(): a rule by op may answer with a value that is there already
- * or with other nodes, which go through emit() in turn; else an equal node is looked up, and only then one is built.
- * Rules keep bits, but for x^2 = x * x. */
+ * One walk in node order. Every node goes through emit(): a rule by op may answer with a value that is there
+ * already or with other nodes, which go through emit() in turn; else an equal node is looked up, and only
+ * then one is built. Rules keep bits, but for x^2 = x * x. */
 #include "passes/rewrite.h"
 
 #include <math.h>
@@ -20,7 +20,13 @@ typedef struct {
     uint32_t depth;
 } Simp;
 
-typedef struct { Op op; const ValueId *in; uint32_t nin; const Attr *attr; Type ty; } Expr; /* ty: of leaves */
+typedef struct {
+    Op op;
+    const ValueId *in;
+    uint32_t nin;
+    const Attr *attr;
+    Type ty;
+} Expr; /* ty: of leaves */
 typedef ValueId (*Rule)(Simp *s, const Expr *e);
 
 static ValueId emit(Simp *s, const Expr *e);
@@ -200,7 +206,8 @@ static ValueId selected_order(Simp *s, ValueId v, ValueId in, DimId dim) {
     Attr at[MAX_ATTR] = {at_dims(s->g, want.dim, want.ndim)};
     return same_dims(value_type(s->g, v), &want) ? v : emit_op(s, OP_transpose, &v, 1, at);
 }
-/* A weight of rows is cut by coordinate, so that what holds for one head alone is seen (one that always trains). */
+/* A weight of rows is cut by coordinate, so that what holds for one head alone is seen (one that always
+ * trains). */
 static ValueId rule_select(Simp *s, const Expr *e) {
     DimId dim = e->attr[0].u.dim;
     int64_t index = e->attr[1].u.i;
@@ -234,13 +241,16 @@ static ValueId rule_stack(Simp *s, const Expr *e) { /* all coordinates of one va
 }
 
 static const Rule rule_of[NOP] = {
-    [OP_mul] = rule_mul, [OP_mulz] = rule_mulz, [OP_div] = rule_div, [OP_add] = rule_add, [OP_sub] = rule_sub,
-    [OP_neg] = rule_twice, [OP_not] = rule_twice, [OP_pow] = rule_pow, [OP_and] = rule_bool, [OP_or] = rule_bool,
-    [OP_where] = rule_where, [OP_cast] = rule_cast, [OP_stop_grad] = rule_stop, [OP_expand] = rule_expand,
-    [OP_transpose] = rule_transpose, [OP_select] = rule_select, [OP_stack] = rule_stack,
+    [OP_mul] = rule_mul,        [OP_mulz] = rule_mulz,     [OP_div] = rule_div,
+    [OP_add] = rule_add,        [OP_sub] = rule_sub,       [OP_neg] = rule_twice,
+    [OP_not] = rule_twice,      [OP_pow] = rule_pow,       [OP_and] = rule_bool,
+    [OP_or] = rule_bool,        [OP_where] = rule_where,   [OP_cast] = rule_cast,
+    [OP_stop_grad] = rule_stop, [OP_expand] = rule_expand, [OP_transpose] = rule_transpose,
+    [OP_select] = rule_select,  [OP_stack] = rule_stack,
 };
 
-/* An element-wise op of constants is a constant: evaluated by the reference evaluator on a graph of its own. */
+/* An element-wise op of constants is a constant: evaluated by the reference evaluator on a graph of its own.
+ */
 static ValueId fold(Simp *s, const Expr *e) {
     if (op_info[e->op].kind != K_EW || e->op == OP_expand || e->op == OP_stop_grad || !e->nin || e->nin > 3)
         return NOVALUE;
@@ -258,8 +268,8 @@ static ValueId fold(Simp *s, const Expr *e) {
     return all ? constant(s, value_type(t, v)->dt, all[v.i][0]) : NOVALUE;
 }
 
-/* Element-wise: an operand that only broadcasts or reorders what it reads is read through, as deep as the result stays
- * the same. */
+/* Element-wise: an operand that only broadcasts or reorders what it reads is read through, as deep as the
+ * result stays the same. */
 static ValueId peel(Simp *s, const Expr *e) {
     if (op_info[e->op].kind != K_EW || e->nin < 2 || e->nin > 3) return NOVALUE;
     Type t, u;
@@ -341,7 +351,8 @@ static ValueId find_or_build(Simp *s, const Expr *e) {
     for (uint32_t i = 0; i < e->nin; i++) h = mix(h, e->in[i].i);
     int nattr = op_info[e->op].nattr;
     for (int i = 0; i < nattr; i++) h = hash_attr(g, &e->attr[i], h);
-    if (op_info[e->op].flags & F_LEAF) h = mix(mix(h, (uint64_t)e->ty.dt), hash_bytes(e->ty.dim, e->ty.ndim * sizeof(DimId)));
+    if (op_info[e->op].flags & F_LEAF)
+        h = mix(mix(h, (uint64_t)e->ty.dt), hash_bytes(e->ty.dim, e->ty.ndim * sizeof(DimId)));
     uint64_t again = 0;
     for (uint32_t found; triples_get(&s->same, h, again, &found); again++)
         if (node_is(g, &g->node[found], e)) return (ValueId){g->node[found].out0};
@@ -351,7 +362,8 @@ static ValueId find_or_build(Simp *s, const Expr *e) {
     return v;
 }
 
-/* add, mul, eq, ne, and, or of operands of one type: the older operand first. (min and max differ on ties of 0 and -0.) */
+/* add, mul, eq, ne, and, or of operands of one type: the older operand first. (min and max differ on ties of
+ * 0 and -0.) */
 static void order_operands(const Simp *s, const Expr *e, ValueId in[2]) {
     in[0] = e->in[0], in[1] = e->in[1];
     if (in[0].i <= in[1].i || !type_equal(value_type(s->g, in[0]), value_type(s->g, in[1]))) return;

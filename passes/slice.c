@@ -1,8 +1,9 @@
 /* slice.c: one coordinate of a dim, as a value without the dim.
  *
- * `select` is pushed towards the leaves: a stack gives its operand, an iota a constant, a shift that added the dim a
- * plain shift. Element-wise ops, reductions over other dims, matmuls and moves are repeated on the slice. What cannot
- * be passed ends in a `select`, so slice() is always right. Memoised: a value is cut once for each coordinate. */
+ * `select` is pushed towards the leaves: a stack gives its operand, an iota a constant, a shift that added
+ * the dim a plain shift. Element-wise ops, reductions over other dims, matmuls and moves are repeated on the
+ * slice. What cannot be passed ends in a `select`, so slice() is always right. Memoised: a value is cut once
+ * for each coordinate. */
 #include "passes/rewrite.h"
 
 #include <string.h>
@@ -17,9 +18,9 @@ void slicer_init(Slicer *s, Graph *g) {
 typedef enum { CUT_NOT, CUT_EACH, CUT_OWN } Cut;
 static Cut cut_of(const Graph *g, const Node *n, DimId dim) {
     static const Cut by_op[NOP] = {
-        [OP_stack] = CUT_OWN, [OP_iota] = CUT_OWN, [OP_shift] = CUT_OWN, [OP_expand] = CUT_OWN, [OP_place] = CUT_OWN,
-        [OP_transpose] = CUT_OWN, [OP_sum] = CUT_EACH, [OP_max_of] = CUT_EACH, [OP_min_of] = CUT_EACH,
-        [OP_matmul] = CUT_EACH, [OP_gather] = CUT_EACH, [OP_select] = CUT_EACH,
+        [OP_stack] = CUT_OWN,   [OP_iota] = CUT_OWN,      [OP_shift] = CUT_OWN,   [OP_expand] = CUT_OWN,
+        [OP_place] = CUT_OWN,   [OP_transpose] = CUT_OWN, [OP_sum] = CUT_EACH,    [OP_max_of] = CUT_EACH,
+        [OP_min_of] = CUT_EACH, [OP_matmul] = CUT_EACH,   [OP_gather] = CUT_EACH, [OP_select] = CUT_EACH,
     };
     if (by_op[n->op] == CUT_OWN && n->op == OP_shift && dim_is(attr_dim(g, n, "dim"), dim)) return CUT_NOT;
     if (by_op[n->op] != CUT_NOT) return by_op[n->op];
@@ -167,7 +168,8 @@ static bool ask(Slicer *s, ValueId v, DimId dim, uint32_t kind) {
     if (kind == 0 && how == CUT_EACH && op_info[n->op].kind != K_EW && n->op != OP_select) yes = false;
     if (kind == 1) {
         yes = own;
-        for (uint32_t k = 0; k < n->nin && how != CUT_NOT && !own; k++) yes |= ask(s, operand(s, n, k), dim, kind);
+        for (uint32_t k = 0; k < n->nin && how != CUT_NOT && !own; k++)
+            yes |= ask(s, operand(s, n, k), dim, kind);
     } else {
         for (uint32_t k = 0; k < n->nin && yes && !own; k++) yes = ask(s, operand(s, n, k), dim, kind);
     }

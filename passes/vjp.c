@@ -1,7 +1,7 @@
 /* vjp.c: the gradient of each op, in ordinary ops. The table is the vjp column of ops.def.
  *
- * Products with an adjoint are `mulz`: where the adjoint is 0 the result is 0, so that a masked place stays 0 even
- * behind log(0) or 1/0. Broadcasting is not thought of here: autodiff sums what an operand lacks. */
+ * Products with an adjoint are `mulz`: where the adjoint is 0 the result is 0, so that a masked place stays 0
+ * even behind log(0) or 1/0. Broadcasting is not thought of here: autodiff sums what an operand lacks. */
 #include "passes/vjp.h"
 
 /* ---- shorthands: dy is the adjoint of result 0, y the result, a b c the operands */
@@ -31,7 +31,8 @@ ValueId vjp_fit(Graph *g, ValueId v, Type like) {
 
 /* ---- element-wise */
 static void vjp_none(Vjp *x) {
-    diag_add(x->d, P003, x->n.loc, "%s%s%s has no gradient, but a trained parameter reaches the loss through it; "
+    diag_add(x->d, P003, x->n.loc,
+             "%s%s%s has no gradient, but a trained parameter reaches the loss through it; "
              "put stop_grad around its operand or use another operation",
              op_info[x->n.op].name, x->n.path && x->n.path[0] ? " in " : "", x->n.path ? x->n.path : "");
     x->failed = true;
@@ -66,7 +67,8 @@ static void vjp_div(Vjp *x) {
 
 static void vjp_pow(Vjp *x) {
     if (x->need[1]) {
-        diag_add(x->d, P003, x->n.loc, "a trained parameter reaches an exponent; only the base of a power has a "
+        diag_add(x->d, P003, x->n.loc,
+                 "a trained parameter reaches an exponent; only the base of a power has a "
                  "gradient: put stop_grad around the exponent, or write exp(y * log(x))");
         x->failed = true;
         return;
@@ -155,8 +157,8 @@ static void vjp_sum(Vjp *x) {
     x->din[0] = v_ordered(x->g, b_expand(x->g, x->dout[0], over, n), value_type(x->g, x->in[0]));
 }
 
-/* dy contracted with the other operand: over what the other has, dy has and this one lacks. Nothing to contract: a
- * product element by element, as a matmul without inner dim would be a slow one. */
+/* dy contracted with the other operand: over what the other has, dy has and this one lacks. Nothing to
+ * contract: a product element by element, as a matmul without inner dim would be a slow one. */
 static ValueId contract(Vjp *x, ValueId dy, ValueId other, Type self) {
     Type t = ty(x, other), d = ty(x, dy);
     DimId over[MAX_DIMS], more[MAX_DIMS];

@@ -4,8 +4,9 @@
 
 #include "passes/rewrite.h"
 
-/* One node on the way back. A function fills din[i] for the operands with need[i]. What it puts there may have more
- * dims than the operand (they are summed away) and any order of dims; NOVALUE is a gradient of zero. */
+/* One node on the way back. A function fills din[i] for the operands with need[i]. What it puts there may
+ * have more dims than the operand (they are summed away) and any order of dims; NOVALUE is a gradient of
+ * zero. */
 typedef struct {
     Graph *g;
     Diags *d;

@@ -115,8 +115,8 @@ static ValueId leaf_of(Graph *g, const Operand *o, uint32_t i, bool trained) {
     snprintf(name, sizeof name, "%c%u", o->kind, i);
     Attr in = at_str(g, name);
     if (!trained) return build_leaf(g, OP_input, o->ty, &in, 1);
-    Attr at[9] = {at_str(g, "m"), at_str(g, name), at_str(g, name), at_str(g, ""), at_none(), at_str(g, "const:0"),
-                  at_int(0), at_bool(true), at_int(0)};
+    Attr at[9] = {at_str(g, "m"),       at_str(g, name), at_str(g, name), at_str(g, ""), at_none(),
+                  at_str(g, "const:0"), at_int(0),       at_bool(true),   at_int(0)};
     return build_leaf(g, OP_param, o->ty, at, 9);
 }
 
@@ -131,7 +131,8 @@ static ValueId weighted(Graph *g, ValueId v, uint32_t k) {
     return b_over(g, OP_sum, b_ew2(g, OP_mul, b_cast(g, v, DT_F64), w), t.dim, t.ndim);
 }
 
-static void check_gradients(Arena *a, const Graph *g, const OpInfo *info, bool stop, uint64_t seed, Diags *d) {
+static void check_gradients(Arena *a, const Graph *g, const OpInfo *info, bool stop, uint64_t seed,
+                            Diags *d) {
     Graph *t = passes_gradient(a, g, d);
     cr_assert(t != NULL, "%s: %s", info->name, first_diag(d));
     cr_assert(graph_verify(t, false, d), "%s: %s", info->name, first_diag(d));
@@ -149,8 +150,9 @@ static void check_gradients(Arena *a, const Graph *g, const OpInfo *info, bool s
             RandomLeaves hi = {seed, strchr(r->name, '/') + 1, k, 1e-5}, lo = hi;
             lo.by = -1e-5;
             double want = (loss_of(a, g, hi, d) - loss_of(a, g, lo, d)) / 2e-5, got = v[r->v.i][k];
-            cr_assert(fabs(want - got) <= 1e-6 * (1 + fabs(want)), "%s: d/d %s[%lld] is %.12g, differences give %.12g",
-                      info->name, r->name, (long long)k, got, want);
+            cr_assert(fabs(want - got) <= 1e-6 * (1 + fabs(want)),
+                      "%s: d/d %s[%lld] is %.12g, differences give %.12g", info->name, r->name, (long long)k,
+                      got, want);
         }
     }
     cr_assert(stop ? seen == 0 : seen > 0, "%s: %u gradients", info->name, seen);

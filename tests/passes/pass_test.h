@@ -36,8 +36,8 @@ static inline void print_graph(Arena *a, const Graph *g) {
     fprintf(stderr, "%s\n", b.s);
 }
 /* Results that both graphs have, equal to within tol (0: bits). */
-static inline void same_results(Arena *a, const Graph *x, double **vx, const Graph *y, double **vy, double tol,
-                                const char *what, uint64_t seed) {
+static inline void same_results(Arena *a, const Graph *x, double **vx, const Graph *y, double **vy,
+                                double tol, const char *what, uint64_t seed) {
     uint32_t shared = 0;
     for (uint32_t i = 0; i < x->nresult; i++) {
         const Result *r = &x->result[i], *s = graph_find_result(y, r->kind, r->name);
@@ -49,8 +49,8 @@ static inline void same_results(Arena *a, const Graph *x, double **vx, const Gra
             double p = vx[r->v.i][k], q = vy[s->v.i][k];
             bool same = p == q || (isnan(p) && isnan(q)) || fabs(p - q) <= tol * (1 + fmax(fabs(p), fabs(q)));
             if (!same) { print_graph(a, x); print_graph(a, y); }
-            cr_assert(same, "seed %llu: %s changed %s %s at %lld: %.17g became %.17g", (unsigned long long)seed, what,
-                      r->kind, r->name, (long long)k, p, q);
+            cr_assert(same, "seed %llu: %s changed %s %s at %lld: %.17g became %.17g",
+                      (unsigned long long)seed, what, r->kind, r->name, (long long)k, p, q);
         }
     }
     cr_assert(shared > 0, "%s: no result in common", what);

@@ -1,8 +1,10 @@
-/* random_graph.h: random train graphs at ST_MATH with finite values, as lowering writes them, and leaves for them.
+/* random_graph.h: random train graphs at ST_MATH with finite values, as lowering writes them, and leaves for
+ * them.
  *
- * Included by test programs (everything is static). A graph has micro-batches, a present mask, tokens, trained and
- * frozen parameters, blocks side by side (stack), heads over a vocabulary, losses of several forms, metrics and a
- * state. `smooth` graphs differ from their derivative nowhere: no op without gradient stands behind a parameter. */
+ * Included by test programs (everything is static). A graph has micro-batches, a present mask, tokens,
+ * trained and frozen parameters, blocks side by side (stack), heads over a vocabulary, losses of several
+ * forms, metrics and a state. `smooth` graphs differ from their derivative nowhere: no op without gradient
+ * stands behind a parameter. */
 #ifndef RANDOM_GRAPH_H
 #define RANDOM_GRAPH_H
 
@@ -47,8 +49,9 @@ static inline ValueId rg_leaf(RandomGraph *x, Op op, DType dt, const char *name,
         if (i) strcat(axes, ",");
         strcat(axes, g->dim[d[i].i].name);
     }
-    Attr at[9] = {at_str(g, "policy"), at_str(g, name), at_str(g, name), at_str(g, axes), at_none(),
-                  at_str(g, "normal:0,0.02"), at_int(frozen ? -1 : 0), at_bool(n > 1), at_int(stream_of(name))};
+    Attr at[9] = {at_str(g, "policy"),     at_str(g, name), at_str(g, name),
+                  at_str(g, axes),         at_none(),       at_str(g, "normal:0,0.02"),
+                  at_int(frozen ? -1 : 0), at_bool(n > 1),  at_int(stream_of(name))};
     return build_leaf(g, op, type_make(dt, d, n), at, 9);
 }
 static inline ValueId rg_param(RandomGraph *x, const DimId *d, uint32_t n) {
@@ -103,7 +106,8 @@ static inline ValueId rg_with_dim(RandomGraph *x, DimId d) {
 static inline void rg_unary(RandomGraph *x) {
     Graph *g = x->g;
     ValueId v = rg_pick(x);
-    static const Op easy[] = {OP_neg, OP_abs, OP_sigmoid, OP_tanh, OP_softplus, OP_silu, OP_gelu, OP_erf, OP_stop_grad};
+    static const Op easy[] = {OP_neg,  OP_abs,  OP_sigmoid, OP_tanh,     OP_softplus,
+                              OP_silu, OP_gelu, OP_erf,     OP_stop_grad};
     uint32_t k = rng_below(&x->r, 14);
     if (k < 9) {
         if (easy[k] == OP_stop_grad && x->smooth) return;
@@ -111,7 +115,8 @@ static inline void rg_unary(RandomGraph *x) {
     } else if (k == 9) rg_put(x, b_ew1(g, OP_exp, b_ew1(g, OP_tanh, v)));
     else if (k == 10) rg_put(x, b_ew1(g, OP_log, b_ew2(g, OP_add, b_ew1(g, OP_abs, v), rg_num(x, 0.5))));
     else if (k == 11) rg_put(x, b_ew1(g, OP_sqrt, b_ew2(g, OP_add, b_ew1(g, OP_abs, v), rg_num(x, 0.25))));
-    else if (k == 12) rg_put(x, b_ew2(g, OP_pow, b_ew1(g, OP_tanh, v), rg_num(x, 2 + (double)rng_below(&x->r, 2))));
+    else if (k == 12)
+        rg_put(x, b_ew2(g, OP_pow, b_ew1(g, OP_tanh, v), rg_num(x, 2 + (double)rng_below(&x->r, 2))));
     else {
         /* a logarithm of 0 where a mask is false: neither value nor gradient may see it */
         ValueId m = rg_mask(x, v), one = rg_num(x, 1);
@@ -151,7 +156,8 @@ static inline void rg_compare(RandomGraph *x) {
     if (x->smooth && (x->dep[v.i] || x->dep[w.i])) return;
     x->mask[x->nmask++] = b_ew2(g, op[rng_below(&x->r, 4)], v, w);
 }
-/* Reduction over some dims but never over part of micro and batch without each other's rule: scope micro or step. */
+/* Reduction over some dims but never over part of micro and batch without each other's rule: scope micro or
+ * step. */
 static inline void rg_reduce(RandomGraph *x) {
     Graph *g = x->g;
     ValueId v = rg_pick(x);
@@ -180,7 +186,8 @@ static inline void rg_reduce(RandomGraph *x) {
         (void)mo, (void)k;
         ValueId mean = b_ew2(g, OP_div, s, b_ew2(g, OP_max, c, rg_num(x, 1)));
         Type ct = *rg_type(x, c), st = *rg_type(x, s);
-        if (kind == 1 && type_holds(&st, &ct)) mean = b_ew3(g, OP_where, b_ew2(g, OP_gt, c, rg_num(x, 0)), mean, rg_num(x, 0));
+        if (kind == 1 && type_holds(&st, &ct))
+            mean = b_ew3(g, OP_where, b_ew2(g, OP_gt, c, rg_num(x, 0)), mean, rg_num(x, 0));
         rg_put(x, mean);
     } else if (kind == 3) {
         rg_put(x, b_over(g, rng_below(&x->r, 2) ? OP_max_of : OP_min_of, v, over, n));
@@ -197,8 +204,9 @@ static inline void rg_move(RandomGraph *x) {
         if (!value_is(v)) return;
         bool add = k && !type_has(rg_type(x, v), x->head);
         int64_t f = 1;
-        Attr at[5] = {at_dim(x->seq), at_int((int64_t)rng_below(&x->r, 3) - 1), add ? at_dims(g, &x->head, 1) : at_none(),
-                      add ? at_ints(g, &f, 1) : at_none(), at_float(rng_below(&x->r, 2) ? 0 : 0.5)};
+        Attr at[5] = {at_dim(x->seq), at_int((int64_t)rng_below(&x->r, 3) - 1),
+                      add ? at_dims(g, &x->head, 1) : at_none(), add ? at_ints(g, &f, 1) : at_none(),
+                      at_float(rng_below(&x->r, 2) ? 0 : 0.5)};
         rg_put(x, build(g, OP_shift, &v, 1, at, 5));
     } else if (k == 2) {
         ValueId v = rg_with_dim(x, x->head);
@@ -220,7 +228,8 @@ static inline void rg_move(RandomGraph *x) {
     } else if (k == 5) {
         ValueId v = rg_with_dim(x, x->seq);
         if (!value_is(v) || type_has(rg_type(x, v), x->hidden)) return;
-        ValueId m = b_ew2(g, OP_and, rg_mask(x, v), b_expand(g, b_const(g, DT_BOOL, 1), rg_type(x, v)->dim, rg_type(x, v)->ndim));
+        ValueId m = b_ew2(g, OP_and, rg_mask(x, v),
+                          b_expand(g, b_const(g, DT_BOOL, 1), rg_type(x, v)->dim, rg_type(x, v)->ndim));
         ValueId a = b_ew1(g, OP_sigmoid, rg_num(x, 0.3));
         Attr at[2] = {at_dim(x->seq), at_bool(rng_below(&x->r, 2))};
         rg_put(x, build(g, OP_scan, (ValueId[]){rg_num(x, 0.5), a, v, m}, 4, at, 2));
@@ -237,7 +246,8 @@ static inline void rg_move(RandomGraph *x) {
     } else {
         ValueId v = rg_with_dim(x, x->seq), m = NOVALUE;
         if (!value_is(v)) return;
-        m = b_ew2(g, OP_and, rg_mask(x, v), b_expand(g, b_const(g, DT_BOOL, 1), rg_type(x, v)->dim, rg_type(x, v)->ndim));
+        m = b_ew2(g, OP_and, rg_mask(x, v),
+                  b_expand(g, b_const(g, DT_BOOL, 1), rg_type(x, v)->dim, rg_type(x, v)->ndim));
         Attr at[3] = {at_dim(x->seq), at_int(77), at_none()};
         rg_put(x, build(g, OP_shuffle, (ValueId[]){v, m}, 2, at, 3));
     }
@@ -252,7 +262,8 @@ static inline void rg_matmul(RandomGraph *x) {
         rg_put(x, b_ew1(g, OP_tanh, b_matmul(g, v, w, &x->hidden, 1)));
     } else {
         if (type_has(rg_type(x, v), x->wide)) return;
-        ValueId w = rg_param(x, (DimId[]){x->wide, x->hidden}, 2), u = rg_param(x, (DimId[]){x->hidden, x->wide}, 2);
+        ValueId w = rg_param(x, (DimId[]){x->wide, x->hidden}, 2),
+                u = rg_param(x, (DimId[]){x->hidden, x->wide}, 2);
         ValueId y = b_ew1(g, OP_silu, b_matmul(g, v, w, &x->hidden, 1));
         y = b_matmul(g, y, u, &x->wide, 1);
         rg_put(x, rng_below(&x->r, 2) ? b_ew2(g, OP_add, v, y) : b_ew1(g, OP_tanh, y));
@@ -277,8 +288,10 @@ static inline void rg_vocab(RandomGraph *x) {
     if (each) { /* blocks side by side, then a norm that all share */
         ValueId part[2];
         for (int i = 0; i < 2; i++) {
-            ValueId w = rg_param(x, (DimId[]){x->wide, x->hidden}, 2), u = rg_param(x, (DimId[]){x->hidden, x->wide}, 2);
-            part[i] = b_ew2(g, OP_add, h, b_matmul(g, b_ew1(g, OP_tanh, b_matmul(g, h, w, &x->hidden, 1)), u, &x->wide, 1));
+            ValueId w = rg_param(x, (DimId[]){x->wide, x->hidden}, 2),
+                    u = rg_param(x, (DimId[]){x->hidden, x->wide}, 2);
+            part[i] = b_ew2(g, OP_add, h,
+                            b_matmul(g, b_ew1(g, OP_tanh, b_matmul(g, h, w, &x->hidden, 1)), u, &x->wide, 1));
         }
         if (!type_equal(rg_type(x, part[0]), rg_type(x, part[1]))) return;
         Attr at = at_dim(x->head);
@@ -337,9 +350,11 @@ static inline ValueId rg_loss(RandomGraph *x) {
     if (type_holds(&t, rg_type(x, x->present))) full = b_ew2(g, OP_and, full, x->present);
     mf = b_cast(g, full, DT_F32);
     uint32_t kind = rng_below(&x->r, 4);
-    if (kind == 0 && !x->smooth) { /* weighted by something that follows from the forward, divided by its sum */
+    if (kind == 0 &&
+        !x->smooth) { /* weighted by something that follows from the forward, divided by its sum */
         ValueId w = rg_partner(x, v);
-        if (type_holds(&t, rg_type(x, w))) mf = b_ew2(g, OP_mul, mf, b_ew1(g, OP_stop_grad, b_ew1(g, OP_sigmoid, w)));
+        if (type_holds(&t, rg_type(x, w)))
+            mf = b_ew2(g, OP_mul, mf, b_ew1(g, OP_stop_grad, b_ew1(g, OP_sigmoid, w)));
     }
     ValueId num = b_ew3(g, OP_where, full, b_ew2(g, OP_mul, v, mf), rg_num(x, 0));
     if (kind == 3) { /* a mean for each micro-batch, then over those that hold a sample */
@@ -383,7 +398,8 @@ static inline void rg_results(RandomGraph *x) {
     }
     Attr st[5] = {at_str(g, "mu"), at_str(g, "user"), at_float(0), at_none(), at_none()};
     ValueId mu = build_leaf(g, OP_state, type_make(DT_F32, NULL, 0), st, 5);
-    ValueId next = b_ew2(g, OP_add, b_ew2(g, OP_mul, mu, rg_num(x, 0.9)), b_ew2(g, OP_mul, total, rg_num(x, 0.1)));
+    ValueId next =
+        b_ew2(g, OP_add, b_ew2(g, OP_mul, mu, rg_num(x, 0.9)), b_ew2(g, OP_mul, total, rg_num(x, 0.1)));
     graph_result(g, "next", "mu", b_ew1(g, OP_stop_grad, next));
     Attr sc = at_str(g, "step");
     ValueId step = build_leaf(g, OP_scalar, type_make(DT_F64, NULL, 0), &sc, 1);
@@ -433,7 +449,12 @@ static inline Graph *random_graph(Arena *a, uint64_t seed, bool smooth) {
 }
 
 /* ---- leaves: the same numbers for the same name, whatever pass made the graph */
-typedef struct { uint64_t seed; const char *bump; int64_t at; double by; } RandomLeaves; /* bump: parameter to move */
+typedef struct {
+    uint64_t seed;
+    const char *bump;
+    int64_t at;
+    double by;
+} RandomLeaves; /* bump: parameter to move */
 static inline bool random_leaf(void *ctx, const Graph *g, const Node *n, double *out, int64_t count) {
     const RandomLeaves *l = ctx;
     const char *name = attr_str(g, n, "name");

@@ -73,12 +73,24 @@ static ValueId broadcast(Small *s) {
 static ValueId stopped(Small *s) { return b_ew1(s->g, OP_stop_grad, b_ew1(s->g, OP_stop_grad, s->x)); }
 
 static const Row rows[] = {
-    {"x * 1", times_one, OP_input, 1},       {"x + 0", plus_zero, OP_add, 3},        {"x + -0", plus_minus_zero, OP_input, 1},
-    {"x - 0", minus_zero, OP_input, 1},      {"x / 1", by_one, OP_input, 1},         {"x^2", square, OP_mul, 2},
-    {"--x", negated, OP_input, 1},           {"where(true)", where_true, OP_input, 1}, {"m or true", or_true, OP_expand, 2},
-    {"m and true", and_true, OP_input, 1},   {"exp(2 * 3)", folded, OP_const, 1},    {"(x + y)(y + x)", twice, OP_mul, 4},
-    {"min min", min_twice, OP_mul, 5},       {"select of stack", of_stack, OP_input, 1}, {"select of shift", of_shift, OP_shift, 2},
-    {"select of x * heads", through_ew, OP_input, 1}, {"broadcast", broadcast, OP_mul, 4}, {"stop stop", stopped, OP_stop_grad, 2},
+    {"x * 1", times_one, OP_input, 1},
+    {"x + 0", plus_zero, OP_add, 3},
+    {"x + -0", plus_minus_zero, OP_input, 1},
+    {"x - 0", minus_zero, OP_input, 1},
+    {"x / 1", by_one, OP_input, 1},
+    {"x^2", square, OP_mul, 2},
+    {"--x", negated, OP_input, 1},
+    {"where(true)", where_true, OP_input, 1},
+    {"m or true", or_true, OP_expand, 2},
+    {"m and true", and_true, OP_input, 1},
+    {"exp(2 * 3)", folded, OP_const, 1},
+    {"(x + y)(y + x)", twice, OP_mul, 4},
+    {"min min", min_twice, OP_mul, 5},
+    {"select of stack", of_stack, OP_input, 1},
+    {"select of shift", of_shift, OP_shift, 2},
+    {"select of x * heads", through_ew, OP_input, 1},
+    {"broadcast", broadcast, OP_mul, 4},
+    {"stop stop", stopped, OP_stop_grad, 2},
 };
 
 static void one_row(Arena *a, Diags *d, uint64_t k) {
@@ -105,8 +117,9 @@ static void trained(Arena *a, Diags *d, uint64_t k) {
     Small s = small(a);
     Graph *g = s.g;
     for (int i = 0; i < 2; i++) {
-        Attr at[9] = {at_str(g, "m"), at_str(g, i ? "frozen" : "w"), at_str(g, "h"), at_str(g, "seq"), at_none(),
-                      at_str(g, "const:0"), at_int(i ? -1 : 0), at_bool(true), at_int(i)};
+        Attr at[9] = {at_str(g, "m"), at_str(g, i ? "frozen" : "w"), at_str(g, "h"),     at_str(g, "seq"),
+                      at_none(),      at_str(g, "const:0"),          at_int(i ? -1 : 0), at_bool(true),
+                      at_int(i)};
         build_leaf(g, OP_param, type_make(DT_F32, &s.seq, 1), at, 9);
     }
     GROW(g->arena, g->opt, g->nopt, g->opt_cap);

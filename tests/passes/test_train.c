@@ -1,4 +1,5 @@
-/* The shape of train graphs: losses unrolled by head, one pass or two, deferred factors, AdamW and SGD number by number. */
+/* The shape of train graphs: losses unrolled by head, one pass or two, deferred factors, AdamW and SGD number
+ * by number. */
 #include "tests/passes/pass_test.h"
 
 typedef enum { UNIFORM, BY_LABEL, BY_LOSS, BY_LOSS_BUT_FIRST, BY_MEAN_LOSS } Weighting;
@@ -7,8 +8,8 @@ typedef struct { Graph *g; DimId micro, batch, seq, head, hidden, vocab; } Tiny;
 
 static ValueId param(Tiny *t, const char *name, const DimId *d, uint32_t n, int row) {
     Graph *g = t->g;
-    Attr at[9] = {at_str(g, "policy"), at_str(g, name), at_str(g, name), at_str(g, ""), at_none(), at_str(g, "const:0"),
-                  at_int(row), at_bool(true), at_int(0)};
+    Attr at[9] = {at_str(g, "policy"),  at_str(g, name), at_str(g, name), at_str(g, ""), at_none(),
+                  at_str(g, "const:0"), at_int(row),     at_bool(true),   at_int(0)};
     return build_leaf(g, OP_param, type_make(DT_F32, d, n), at, 9);
 }
 
@@ -38,13 +39,16 @@ static void optimizer(Tiny *t, Opt o) {
     g->opt[g->nopt++] = o;
 }
 
-/* Two heads: a block each on one trunk, a shared norm, a shared unembedding; the loss sum(nll w) / max(sum(w), 1). */
+/* Two heads: a block each on one trunk, a shared norm, a shared unembedding; the loss sum(nll w) /
+ * max(sum(w), 1). */
 static Graph *two_heads(Arena *a, Weighting weighting) {
     Tiny t = tiny(a);
     Graph *g = t.g;
-    DimId mbs[3] = {t.micro, t.batch, t.seq}, vh[2] = {t.vocab, t.hidden}, hh[2] = {t.hidden, graph_dim(g, "hidden.in", 4)};
+    DimId mbs[3] = {t.micro, t.batch, t.seq}, vh[2] = {t.vocab, t.hidden},
+          hh[2] = {t.hidden, graph_dim(g, "hidden.in", 4)};
     ValueId tokens = input(&t, "tokens", DT_I32, mbs, 3), labels = input(&t, "labels", DT_I32, mbs, 3);
-    ValueId embed = param(&t, "embed", vh, 2, 0), out = param(&t, "out", vh, 2, 0), gain = param(&t, "gain", &t.hidden, 1, 0);
+    ValueId embed = param(&t, "embed", vh, 2, 0), out = param(&t, "out", vh, 2, 0),
+            gain = param(&t, "gain", &t.hidden, 1, 0);
     Attr cls = at_dim(t.vocab);
     ValueId trunk = build(g, OP_gather, (ValueId[]){embed, tokens}, 2, &cls, 1), part[2];
     for (int i = 0; i < 2; i++) {
@@ -63,7 +67,8 @@ static Graph *two_heads(Arena *a, Weighting weighting) {
     sh[1] = at_int(1);
     ValueId target = build(g, OP_shift, &labels, 1, sh, 5);
     g->path = "loss";
-    ValueId nll = b_ew2(g, OP_add, build(g, OP_cross_entropy, (ValueId[]){logits, target}, 2, &cls, 1), b_const(g, DT_F32, 0));
+    ValueId nll = b_ew2(g, OP_add, build(g, OP_cross_entropy, (ValueId[]){logits, target}, 2, &cls, 1),
+                        b_const(g, DT_F32, 0));
     Type full = *value_type(g, nll);
     DimId head_last[4] = {t.micro, t.batch, t.seq, t.head};
     Type like = type_make(DT_F32, head_last, 4);
@@ -80,10 +85,14 @@ static Graph *two_heads(Arena *a, Weighting weighting) {
     }
     if (weighting == BY_MEAN_LOSS) { /* what the whole step's losses say of a row */
         ValueId mean = b_over(g, OP_sum, b_ew1(g, OP_stop_grad, nll), head_last, 4);
-        weight = b_ew2(g, OP_mul, weight, b_ew2(g, OP_div, b_ew1(g, OP_stop_grad, nll), b_ew2(g, OP_add, mean, b_const(g, DT_F32, 1))));
+        weight = b_ew2(
+            g, OP_mul, weight,
+            b_ew2(g, OP_div, b_ew1(g, OP_stop_grad, nll), b_ew2(g, OP_add, mean, b_const(g, DT_F32, 1))));
     } else if (weighting >= BY_LOSS) weight = b_cast(g, b_ew2(g, OP_and, valid, keep), DT_F32);
     if (weighting == BY_LABEL) weight = b_ew2(g, OP_mul, weight, b_const(g, DT_F32, 0.5));
-    ValueId s = b_over(g, OP_sum, b_ew3(g, OP_where, valid, b_ew2(g, OP_mul, nll, weight), b_const(g, DT_F32, 0)), head_last, 4);
+    ValueId s =
+        b_over(g, OP_sum, b_ew3(g, OP_where, valid, b_ew2(g, OP_mul, nll, weight), b_const(g, DT_F32, 0)),
+               head_last, 4);
     ValueId n = b_over(g, OP_sum, weight, head_last, 4);
     ValueId loss = b_ew2(g, OP_div, s, b_ew2(g, OP_max, n, b_const(g, DT_F32, 1)));
     graph_result(g, "loss", "ce", loss);
@@ -102,14 +111,15 @@ static bool noted(const Graph *g, const char *text) {
         if (strstr(g->note[i], text)) return true;
     return false;
 }
-/* Runs over the micro-batches with the model: the longest chain micro-batch -> step -> micro-batch, not counting what
- * follows from data and states alone. */
+/* Runs over the micro-batches with the model: the longest chain micro-batch -> step -> micro-batch, not
+ * counting what follows from data and states alone. */
 static uint32_t micro_runs(Arena *a, const Graph *g) {
     uint32_t *level = NEWN(a, uint32_t, g->nvalue + 1), top = 0;
     bool *late = NEWN(a, bool, g->nvalue + 1);
     for (uint32_t i = 0; i < g->nnode; i++) {
         const Node *n = &g->node[i];
-        bool micro = n->op != OP_micro_stack && type_has(&g->value[n->out0].ty, g->micro), l = n->op == OP_param;
+        bool micro = n->op != OP_micro_stack && type_has(&g->value[n->out0].ty, g->micro),
+             l = n->op == OP_param;
         uint32_t at = micro ? 1 : 0;
         for (uint32_t k = 0; k < n->nin; k++) {
             uint32_t v = g->operand[n->in0 + k].i, x = level[v];
@@ -125,7 +135,11 @@ static uint32_t micro_runs(Arena *a, const Graph *g) {
 }
 
 static Graph *to_form(Arena *a, Graph *g, Diags *d, bool classes) {
-    PassOptions o = {.real = DT_F32, .stop_after = "form", .check_roundtrip = true, .check_eval = true, .off_classes = !classes};
+    PassOptions o = {.real = DT_F32,
+                     .stop_after = "form",
+                     .check_roundtrip = true,
+                     .check_eval = true,
+                     .off_classes = !classes};
     Graph *t = passes_run(a, g, &o, d);
     cr_assert(t != NULL, "%s", first_diag(d));
     return t;
@@ -136,7 +150,8 @@ static void no_logits(const Graph *g) {
     graph_find_dim(g, "vocab", &vocab);
     graph_find_dim(g, "seq", &seq);
     for (uint32_t i = 0; i < g->nvalue; i++)
-        cr_assert(!(type_has(&g->value[i].ty, vocab) && type_has(&g->value[i].ty, seq)), "value %u is stored logits", i);
+        cr_assert(!(type_has(&g->value[i].ty, vocab) && type_has(&g->value[i].ty, seq)),
+                  "value %u is stored logits", i);
 }
 
 static void known_weights(Arena *a, Diags *d, uint64_t which) {
@@ -155,12 +170,14 @@ static void dtypes(Arena *a, Diags *d, uint64_t which) {
     for (uint32_t i = 0; i < t->nnode; i++) {
         const Node *n = &t->node[i];
         DType dt = t->value[n->out0].ty.dt;
-        if (n->op == OP_param || n->op == OP_state || n->op == OP_linear_ce || n->op == OP_linear_ce_grad || n->op == OP_matmul)
+        if (n->op == OP_param || n->op == OP_state || n->op == OP_linear_ce || n->op == OP_linear_ce_grad ||
+            n->op == OP_matmul)
             cr_assert_eq(dt, DT_F32, "%s is %s", op_info[n->op].name, dtype_name[dt]);
         if (n->op != OP_micro_sum) continue;
         bool weight = n->flags & N_BWD;
         cr_assert_eq(dt, weight ? DT_F32 : DT_F64, "a sum over micro is %s", dtype_name[dt]);
-        cr_assert_eq(value_node(t, t->operand[n->in0])->op == OP_cast, false, "the cast stands inside the sum");
+        cr_assert_eq(value_node(t, t->operand[n->in0])->op == OP_cast, false,
+                     "the cast stands inside the sum");
         sums += !weight;
     }
     cr_assert_eq(sums, 2); /* numerator and denominator */
@@ -238,13 +255,18 @@ static void steps_of(Arena *a, Diags *d, uint64_t which) {
     Opt o = opts[which % 3];
     double clip = which < 3 ? 0.5 : 0;
     Graph *g = one_vector(a, o, clip);
-    PassOptions p = {.real = DT_F64, .stop_after = "form", .keep_grads = true, .check_roundtrip = true, .check_eval = true};
+    PassOptions p = {.real = DT_F64,
+                     .stop_after = "form",
+                     .keep_grads = true,
+                     .check_roundtrip = true,
+                     .check_eval = true};
     Graph *t = passes_run(a, g, &p, d);
     cr_assert(t != NULL, "%s", first_diag(d));
     double **v = evaluate(a, t, 3, d), norm = 0;
     const double *dw = result_of(t, v, "grad", "policy/w"), *w = leaf_value(t, v, OP_param, "w");
     const double *next = result_of(t, v, "next", "policy/w");
-    cr_assert(graph_find_result(t, "grad", "policy/frozen") == NULL && graph_find_result(t, "next", "policy/frozen") == NULL);
+    cr_assert(graph_find_result(t, "grad", "policy/frozen") == NULL &&
+              graph_find_result(t, "next", "policy/frozen") == NULL);
     for (int i = 0; i < 4; i++) norm += dw[i] * dw[i];
     norm = sqrt(norm);
     cr_assert_float_eq(result_of(t, v, "grad_norm", "grad_norm")[0], norm, 1e-12);
@@ -255,7 +277,8 @@ static void steps_of(Arena *a, Diags *d, uint64_t which) {
         if (which % 3 == 0) {
             double m = 0.9 * leaf_value(t, v, OP_state, "exp_avg.policy/w")[i] + 0.1 * x;
             double s = 0.95 * leaf_value(t, v, OP_state, "exp_avg_sq.policy/w")[i] + 0.05 * x * x;
-            want = w[i] - lr * 0.01 * w[i] - lr * (m / (1 - pow(0.9, step))) / (sqrt(s / (1 - pow(0.95, step))) + 1e-8);
+            want = w[i] - lr * 0.01 * w[i] -
+                   lr * (m / (1 - pow(0.9, step))) / (sqrt(s / (1 - pow(0.95, step))) + 1e-8);
             cr_assert_float_eq(result_of(t, v, "next", "exp_avg.policy/w")[i], m, 1e-12);
             cr_assert_float_eq(result_of(t, v, "next", "exp_avg_sq.policy/w")[i], s, 1e-12);
         } else {
