@@ -278,8 +278,9 @@ static void print_elements(Print *p) {
                    (long long)block, (long long)size, (long long)block, (long long)size);
     row_values(p, 0);
     need_of(p, 0);
-    put_ivdep(p);
+    if (size != 1) put_ivdep(p);
     if (per > 1) P("for (long q = q0; q < q1; q++) {\n");
+    else if (size == 1) P("{\nconst long q = 0;\n");
     else P("for (long q = 0; q < %lld; q++) {\n", (long long)size);
     vector_body(p, 0);
     P("}\n}\n");

@@ -122,6 +122,8 @@ Test(group, every_op_f32) { all_ops(DT_F32); }
 Test(group, every_op_f64) { all_ops(DT_F64); }
 
 /* ---- groups */
+static Cache *other; /* of another compiler, for compilers_agree */
+
 /* Nodes from `first` on as one group against each alone: equal bits in the results, the evaluator's values. */
 static void check_group(Graph *g, NodeId first, const ValueId *result, uint32_t nresult, double tol32, const char *what) {
     Bench b = bench_open(g);
@@ -156,6 +158,17 @@ static void check_group(Graph *g, NodeId first, const ValueId *result, uint32_t 
             cr_assert(memcmp(bits[k], b.mem + g->value[result[k].i].off, n) == 0, "%s: result %u differs when fused\n%s", what, k,
                       fused.launch[0].source);
         }
+    }
+    if (other) { /* the same bits from another compiler */
+        Cache *own = cache;
+        cache = other;
+        bench_reset(&b);
+        bench_run(&b, &fused, 1);
+        for (uint32_t k = 0; k < nresult; k++) {
+            size_t n = (size_t)type_bytes(g, value_type(g, result[k]));
+            cr_assert(memcmp(bits[k], b.mem + g->value[result[k].i].off, n) == 0, "%s: compilers differ in result %u", what, k);
+        }
+        cache = own;
     }
     free(b.mem);
 }
@@ -240,6 +253,44 @@ Test(group, two_levels) { each(softmax); }
 Test(group, columns) { each(gain_gradient); }
 Test(group, scalar) { each(square_sum); }
 Test(group, three_results) { each(adamw); }
+
+/* Every elementary function in one expression. */
+static void functions(const Shape *s, DType dt) {
+    Graph *g = graph_of(s);
+    ValueId x = leaf(g, "f[abc]", dt), p = leaf(g, "p[c]", dt);
+    NodeId first = next_node(g);
+    ValueId v = b_ew2(g, OP_pow, p, x);
+    static const Op ops[] = {OP_exp, OP_tanh, OP_erf, OP_sigmoid, OP_softplus, OP_gelu, OP_silu, OP_cos, OP_floor};
+    for (size_t k = 0; k < WM_LEN(ops); k++) v = b_ew2(g, OP_add, v, b_ew1(g, ops[k], x));
+    v = b_ew2(g, OP_div, b_ew2(g, OP_add, v, b_ew1(g, OP_log, p)), b_ew1(g, OP_sqrt, p));
+    check_group(g, first, &v, 1, 2e-5, "functions");
+}
+Test(group, all_functions) { each(functions); }
+
+static const char *only_path;
+static const char *getenv_path(Env *env, const char *name) { return strcmp(name, "PATH") == 0 ? only_path : env_posix()->getenv(env, name); }
+
+/* gcc and clang, where both are there: kernels of a run may come from either. */
+Test(group, compilers_agree) {
+    char folder[] = "/tmp/wmtpc-clang-XXXXXX";
+    cr_assert(mkdtemp(folder));
+    char *link = arena_fmt(arena, "%s/clang", folder);
+    if (access("/usr/bin/clang", X_OK) || symlink("/usr/bin/clang", link)) {
+        rmdir(folder);
+        cr_skip_test("no clang");
+    }
+    Env env = *env_posix();
+    Toolchain clang;
+    only_path = folder;
+    env.getenv = getenv_path;
+    if (!toolchain_cc(arena, &env, cpu_level(), &clang, diags)) cr_assert_fail("%s", diags->item[0]->text);
+    other = cache_open(env_posix(), arena_fmt(arena, "%s/kernel-cache", WM_BINARY_DIR), &clang, diags);
+    cr_assert(other && strcmp(clang.identity, tool.identity) != 0);
+    each(functions), each(norm_forward), each(softmax), each(gain_gradient), each(square_sum), each(adamw);
+    cache_close(other);
+    unlink(link);
+    rmdir(folder);
+}
 
 /* A result on an operand: the next value of a parameter. */
 Test(group, in_place) {
