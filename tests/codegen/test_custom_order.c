@@ -103,3 +103,50 @@ Test(custom_order, shuffle, .timeout = 240) {
         shuffled(DT_F32, "a7 b60", "a7 b60", "a", i);
     }
 }
+
+/* In a section of micro-batches the words go on counting: micro-batch 1 of a draw or a shuffle over [micro, batch, ..] is
+ * the second half of the whole. */
+static ValueId drawn(Case *c, Op op, const char *dims, const double *x, const double *m) {
+    DimId d[MAX_DIMS];
+    uint32_t n = case_dims(c, dims, d);
+    if (op != OP_shuffle) {
+        Attr at[1] = {at_int(5)};
+        return build_leaf(c->g, op, type_make(c->real, d, n), at, 1);
+    }
+    ValueId v[2] = {case_real(c, dims), case_leaf(c, DT_BOOL, dims, FILL_MASK, 0)};
+    if (x) c->leaf[c->nleaf - 2].x = (double *)(uintptr_t)x;
+    if (m) c->leaf[c->nleaf - 1].x = (double *)(uintptr_t)m;
+    Attr at[3] = {at_dim(d[n - 1]), at_int(5), at_bool(false)};
+    return build(c->g, OP_shuffle, v, 2, at, 3);
+}
+static void second_half(DType dt, Op op) {
+    Case whole, c;
+    case_open(&whole, dt);
+    CASE_GUARD(&whole);
+    whole.tol = dt == DT_F32 ? 1e-6 : 1e-12;
+    ValueId full = drawn(&whole, op, "m2 a3 s17", NULL, NULL);
+    EvalInput in = {case_fill_leaf, &whole, whole.seed, whole.step};
+    double **ref = graph_eval(whole.a, whole.g, &in, &full, 1, whole.d);
+    cr_assert(ref != NULL);
+    case_open(&c, dt);
+    CASE_GUARD(&c);
+    case_scalar(&c, "seed", (double)c.seed);
+    case_scalar(&c, "step", (double)c.step);
+    case_scalar(&c, "micro", 1);
+    bool shuffle = op == OP_shuffle;
+    ValueId v = drawn(&c, op, "a3 s17", shuffle ? whole.leaf[0].x + 51 : NULL, shuffle ? whole.leaf[1].x + 51 : NULL);
+    c.g->batch = case_dim(&c, "a");
+    c.g->node[case_node(&c, v).i].section = 1;
+    double *want[16] = {0};
+    want[v.i] = ref[full.i] + 51;
+    case_level(&c, CPU_V3, case_node(&c, v), want, op_info[op].name);
+    case_close(&c);
+    case_close(&whole);
+}
+Test(custom_order, micro_batches, .timeout = 240) {
+    const Op op[] = {OP_uniform, OP_normal, OP_shuffle};
+    for (int i = 0; i < 3; i++) {
+        second_half(DT_F64, op[i]);
+        second_half(DT_F32, op[i]);
+    }
+}
