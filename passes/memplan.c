@@ -1,10 +1,10 @@
 /* memplan: ST_SCHEDULED -> ST_PLANNED. Gives every value its arena, offset and stride, every node its scratch. Exact.
  *
  * Values that must be one memory form a buffer: a value and its micro_stack and micro_slices, a leaf of a micro-batch and
- * its micro_sum when G = 1, a parameter and its next value when the update is the last to read the old one. A buffer
- * lives over units (a fusion group or a node); what outlives a micro-batch lives over its whole section. Buffers are
- * placed one after the other (largest first, longest first, ..: the best of a few orders), each into the smallest gap
- * that holds it. Ties by id. */
+ * its micro_sum when G = 1, a parameter and its next value when the update is the last to read the old one, an operand
+ * and the result of an element-wise unit in which it dies. A buffer lives over units (a fusion group or a node); what
+ * outlives a micro-batch lives over its whole section. Buffers are placed one after the other (largest first, longest
+ * first, ..: the best of a few orders), each into the smallest gap that holds it. Ties by id. */
 #include "passes/passes.h"
 
 #include <string.h>
@@ -145,6 +145,56 @@ static void join_next(Memplan *m) {
     }
 }
 
+/* Is the unit nothing but element-wise nodes? */
+static bool element_wise(const Memplan *m, uint32_t u) {
+    for (uint32_t i = m->unit[u].first; i < m->unit[u].first + m->unit[u].count; i++)
+        if (m->g->node[i].op != OP_const && op_info[m->g->node[i].op].kind != K_EW) return false;
+    return true;
+}
+
+/* Does v die in unit u, which reads it at the element that it writes, and in which it was made in the same section? */
+static bool dies_in(const Memplan *m, ValueId v, uint32_t u) {
+    const Graph *g = m->g;
+    const Node *def = node_of(m, v);
+    const Type *t = value_type(g, v);
+    OpKind kind = op_info[def->op].kind;
+    if (m->bare[v.i] || m->is_result[v.i] || kind == K_LEAF || kind == K_TREE || m->unit_of[g->value[v.i].def.i] == u) return false;
+    if (def->section != m->unit[u].section) return false;
+    for (uint32_t k = m->uses.use0[v.i]; k < m->uses.use0[v.i + 1]; k++) {
+        uint32_t r = m->uses.use[k].i;
+        if (op_info[g->node[r].op].kind == K_TREE || m->unit_of[r] > u) return false;
+        if (m->unit_of[r] == u && !same_element(m, &g->node[r], t)) return false;
+    }
+    return true;
+}
+
+static bool is_stacked(const Memplan *m, ValueId v) {
+    for (uint32_t k = m->uses.use0[v.i]; k < m->uses.use0[v.i + 1]; k++)
+        if (is_view(m->g->node[m->uses.use[k].i].op)) return true;
+    return is_view(node_of(m, v)->op);
+}
+
+/* A result of an element-wise unit takes over the memory of an operand that dies there: w += d needs no third array. */
+static void join_in_place(Memplan *m) {
+    const Graph *g = m->g;
+    bool *taken = NEWN(m->a, bool, g->nvalue + 1);
+    for (uint32_t i = 0; i < g->nnode && !m->o->off_memplan; i++) {
+        const Node *n = &g->node[i];
+        ValueId v = {n->out0};
+        uint32_t u = m->unit_of[i];
+        if (op_info[n->op].kind != K_EW || m->bare[v.i] || find(m, v.i) != v.i || is_stacked(m, v) || !element_wise(m, u)) continue;
+        for (uint32_t j = m->unit[u].first; j < m->unit[u].first + m->unit[u].count && !taken[v.i]; j++) {
+            for (uint32_t k = 0; k < g->node[j].nin && !taken[v.i]; k++) {
+                ValueId w = g->operand[g->node[j].in0 + k];
+                if (taken[w.i] || !type_equal(value_type(g, w), value_type(g, v)) || !dies_in(m, w, u)) continue;
+                unite(m, v, w);
+                taken[w.i] = taken[v.i] = true;
+            }
+        }
+        taken[v.i] = false; /* as an operand it may be taken over in its turn */
+    }
+}
+
 static void join_values(Memplan *m) {
     const Graph *g = m->g;
     for (uint32_t v = 0; v < g->nvalue; v++) m->join[v] = v;
@@ -154,6 +204,7 @@ static void join_values(Memplan *m) {
             unite(m, g->operand[n->in0], (ValueId){n->out0});
     }
     join_next(m);
+    join_in_place(m);
 }
 
 /* ---- lifetimes */
