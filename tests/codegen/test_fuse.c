@@ -17,14 +17,17 @@ static DimId dim(const Graph *g, const char *name) {
     return d;
 }
 /* Input over the named dims, first letters of batch seq hidden out. */
-static ValueId leaf(Graph *g, const char *name, const char *dims, DType dt) {
+static Type type_dims(const Graph *g, const char *dims, DType dt) {
     static const char *const full[] = {"batch", "seq", "hidden", "out"};
     Type t = {.dt = dt};
     for (; *dims; dims++)
         for (size_t k = 0; k < WM_LEN(full); k++)
             if (full[k][0] == *dims) t.dim[t.ndim++] = dim(g, full[k]);
+    return t;
+}
+static ValueId leaf(Graph *g, const char *name, const char *dims, DType dt) {
     Attr at = at_str(g, name);
-    return build_leaf(g, OP_input, t, &at, 1);
+    return build_leaf(g, OP_input, type_dims(g, dims, dt), &at, 1);
 }
 
 /* Runs every unit of g on the inputs in order; only what leaves its group gets memory. */
@@ -143,4 +146,45 @@ Test(fuse, checks_come_first) {
     graph_result(g, "next", "w", next);
     Graph *x = check(g, 2);
     cr_assert_neq(value_node(x, x->result[0].v)->group, value_node(x, x->result[1].v)->group);
+}
+
+static ValueId param(Graph *g, const char *name, const char *dims) {
+    Attr at[9] = {at_str(g, "m"), at_str(g, name), at_str(g, name), at_str(g, ""), at_none(), at_str(g, "const:1"), at_int(-1),
+                  at_bool(false), at_int(0)};
+    return build_leaf(g, OP_param, type_dims(g, dims, DT_F32), at, 9);
+}
+
+/* SwiGLU and its backward: silu(gate) and the product are made again there, beside the nodes that wait for the adjoint,
+ * and the forward kernel keeps the product alone. */
+Test(fuse, recomputes) {
+    Graph *g = new_graph();
+    DimId h = dim(g, "hidden"), o = dim(g, "out"), rows[2] = {dim(g, "batch"), dim(g, "seq")};
+    ValueId x = leaf(g, "x", "bsh", DT_F32), w1 = param(g, "w", "oh"), w2 = param(g, "w", "oh"), w3 = param(g, "w", "ho");
+    g->path = "policy.body.0";
+    ValueId gate = b_matmul(g, x, w1, &h, 1), up = b_matmul(g, x, w2, &h, 1);
+    ValueId silu = b_ew1(g, OP_silu, gate), prod = b_ew2(g, OP_mul, silu, up), y = b_matmul(g, prod, w3, &o, 1);
+    g->flags = N_BWD;
+    ValueId dprod = b_matmul(g, y, w3, &h, 1), dw3 = b_matmul(g, y, prod, rows, 2);
+    ValueId dup = b_ew2(g, OP_mul, dprod, silu), sg = b_ew1(g, OP_sigmoid, gate);
+    ValueId dgate = b_ew2(g, OP_mul, b_ew2(g, OP_mul, dprod, up), sg);
+    graph_result(g, "value", "dw3", dw3);
+    graph_result(g, "value", "dw1", b_matmul(g, dgate, x, rows, 2));
+    graph_result(g, "value", "dw2", b_matmul(g, dup, x, rows, 2));
+    PassOptions on = {.real = DT_F32};
+    Graph *f = pass_fuse(arena, g, &on, diags);
+    uint32_t again = 0;
+    for (uint32_t i = 0; i < f->nnode; i++) {
+        const Node *n = &f->node[i];
+        again += (n->flags & N_REMAT) != 0;
+        if (!(n->flags & N_BWD)) continue;
+        for (uint32_t k = 0; k < n->nin; k++) {
+            const Node *from = value_node(f, f->operand[n->in0 + k]);
+            cr_expect((from->flags & N_BWD) || op_info[from->op].kind != K_EW, "a backward %s keeps a forward %s alive",
+                      op_info[n->op].name, op_info[from->op].name);
+        }
+    }
+    cr_assert(again >= 3, "%u nodes made again", again);
+    const Node *first = value_node(f, value_node(f, f->result[1].v)->nin ? f->operand[value_node(f, f->result[1].v)->in0] : f->result[1].v);
+    for (uint32_t i = 0; i < f->nnode; i++) /* all of it is one kernel, with what the adjoint makes */
+        if ((f->node[i].flags & N_BWD) && op_info[f->node[i].op].kind == K_EW) cr_expect_eq(f->node[i].group, first->group);
 }
