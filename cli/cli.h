@@ -27,6 +27,7 @@ typedef struct {
 
 typedef struct {
     const char *name, *args, *flags, *help, *example;
+    uint32_t most;         /* arguments beside flags and KEY=VALUE */
     int (*run)(Cli *c);    /* exit code; diagnostics in c->d */
 } Command;
 extern const Command command[];

@@ -12,7 +12,10 @@ static bool check_one(Cli *c, const char *file) {
     if (c->config) {
         Session s;
         GraphInfo info;
-        bool ok = session_open(c, &s, false);
+        Cli one = *c;
+        one.arg = &file;
+        one.narg = file[0] != 0;
+        bool ok = session_open(&one, &s, false);
         LowerOptions lo = {.phase = "train", .micro = s.build.micro, .batch = s.build.batch, .seq = s.build.seq, .hyper = s.build.hyper, .nhyper = s.build.nhyper,
                            .model = s.build.model, .nmodel = s.build.nmodel, .path = path, .npath = np, .werror = s.build.werror,
                            .no_warn = s.build.no_warn, .nno_warn = s.build.nno_warn};
@@ -37,9 +40,43 @@ static bool check_one(Cli *c, const char *file) {
 int cmd_check(Cli *c) {
     if (!c->narg && !c->config) return diag_add(c->d, R007, NOLOC, "check: a .wg file is missing"), EXIT_USAGE;
     bool ok = true;
-    for (uint32_t i = 0; i < (c->narg ? c->narg : 1); i++) ok = check_one(c, c->narg ? c->arg[i] : "") && ok;
-    if (ok && !c->d->nerror) say(c, "%s: no errors", c->narg ? c->arg[0] : c->config);
+    for (uint32_t i = 0; i < (c->narg ? c->narg : 1); i++) {
+        ok = check_one(c, c->narg ? c->arg[i] : "") && ok;
+        if (ok && !c->d->nerror) say(c, "%s: no errors", c->narg ? c->arg[i] : c->config);
+    }
     return c->d->nerror ? diags_exit(c->d) : EXIT_DONE;
+}
+
+enum { MAX_SOURCE = 16 << 20 };
+
+/* Every file is read and formatted before the first is written: one with an error leaves all as they were. */
+int cmd_fmt(Cli *c) {
+    if (!c->narg) return diag_add(c->d, R007, NOLOC, "fmt: a .wg file is missing"), EXIT_USAGE;
+    bool print = c->out && strcmp(c->out, "-") == 0;
+    if (c->out && !print && c->narg > 1)
+        return diag_add(c->d, R007, NOLOC, "fmt: -o FILE takes one file; without -o each is written in its place"), EXIT_USAGE;
+    Sbuf *out = NEWN(c->a, Sbuf, c->narg);
+    bool *same = NEWN(c->a, bool, c->narg);
+    for (uint32_t i = 0; i < c->narg; i++) {
+        char *text;
+        size_t len;
+        sb_init(&out[i], c->a);
+        if (!file_read_all(c->env, c->a, c->arg[i], MAX_SOURCE, &text, &len, c->d)) return diags_exit(c->d);
+        const char *path = arena_str(c->a, c->arg[i], strlen(c->arg[i]));
+        if (!wg_format(c->a, path, text, len, &out[i], c->d)) continue;
+        same[i] = out[i].len == len && memcmp(out[i].s, text, len) == 0;
+    }
+    if (c->d->nerror) return diags_exit(c->d);
+    for (uint32_t i = 0; i < c->narg; i++) {
+        if (print) {
+            if (!put_out(c, out[i].s, out[i].len)) return EXIT_IO;
+        } else if (c->out || !same[i]) {
+            const char *to = c->out ? c->out : c->arg[i];
+            if (!file_write_atomic(c->env, to, out[i].s, out[i].len, c->d)) return diags_exit(c->d);
+            say(c, "%s: formatted", to);
+        }
+    }
+    return EXIT_DONE;
 }
 
 int cmd_test(Cli *c) {

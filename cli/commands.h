@@ -4,7 +4,7 @@
 
 #include "cli/cli.h"
 
-#define CMD(name, fn, args, flags, help, example) int fn(Cli *c);
+#define CMD(name, fn, most, args, flags, help, example) int fn(Cli *c);
 #include "cli/cmd.def"
 #undef CMD
 

@@ -136,6 +136,11 @@ static bool parse(Cli *c, const Command *k, int argc, char **argv, bool *help, b
         bool key = strchr(argv[i], '=') != NULL;
         append(c, key ? &c->override : &c->arg, key ? &c->noverride : &c->narg, argv[i]);
     }
+    if (c->narg > k->most) {
+        Diag *g = diag_add(c->d, R007, NOLOC, "%s: '%s' is one argument too many", k->name, c->arg[k->most]);
+        diag_help(c->d, g, "it is: wmtpc %s %s", k->name, k->args);
+        return false;
+    }
     return true;
 }
 

@@ -81,9 +81,6 @@ typedef struct {
 
 /* Parses a file's text. Always returns a tree (statements with errors are left out); errors go to d. */
 AstFile *wg_parse(Arena *a, const char *path, const char *text, size_t len, Diags *d);
-/* The text with its indentation and spaces in order; lines, comments and alignment by two or more spaces stay. Twice
- * gives the same as once. false with diagnostics where the text does not parse. */
-bool wg_format(Arena *a, const char *path, const char *text, size_t len, Sbuf *out, Diags *d);
 /* Parses one expression (the `{..}` of a stored name), located inside `where`. NULL on error. */
 Expr *wg_parse_expr(Arena *a, const char *text, size_t len, Loc where, Diags *d);
 

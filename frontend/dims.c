@@ -364,7 +364,11 @@ static Val gather(Cx *cx, Val x, Val t, const Expr *ix) {
         }
     if (tx->ndim + tt->ndim - 1 > MAX_DIMS)
         return val_error(cx, E022, ix->loc, "a value has at most %d dims", MAX_DIMS);
-    if (!types_fit(cx, ix->loc, tx, tt->dim, tt->ndim)) return val_poison();
+    Type rest = *tx; /* what the result has of x: `vocab` goes */
+    for (int i = 0; i < rest.ndim; i++)
+        if (rest.dim[i].i == cls.i) rest.dim[i] = rest.dim[rest.ndim - 1];
+    rest.ndim--;
+    if (!types_fit(cx, ix->loc, &rest, tt->dim, tt->ndim)) return val_poison();
     Attr attr = at_dim(cls);
     Val r = x;
     r.v = build(cx->g, OP_gather, (ValueId[]){x.v, t.v}, 2, &attr, 1);
@@ -405,8 +409,11 @@ static Val select_one(Cx *cx, const Scope *sc, Val x, const NamedExpr *s) {
 Val index_eval(Cx *cx, const Scope *sc, const Expr *e) {
     Val x = lift_any(cx, eval(cx, sc, e->a));
     if (x.kind == VK_POISON) { /* names in the indices are looked at all the same */
-        for (uint32_t i = 0; i < e->list.n; i++)
-            if (!e->list.item[i].name) eval(cx, sc, e->list.item[i].e);
+        Affine a;
+        for (uint32_t i = 0; i < e->list.n; i++) {
+            const Expr *ix = e->list.item[i].e;
+            if (!e->list.item[i].name) ix->kind == X_BIN ? (void)affine(cx, sc, ix, &a) : (void)eval(cx, sc, ix);
+        }
         return x;
     }
     if (x.kind != VK_TENSOR) return val_error(cx, E022, e->a->loc, "%s cannot be indexed", val_text(cx, &x));

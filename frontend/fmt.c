@@ -3,13 +3,14 @@
  * A statement stands two columns deeper for each { around it; a line that goes on moves with its statement. Two or more
  * spaces are alignment, which the writer chose and keeps; a single one is ours. At the end the tokens of the result are
  * compared with those of the source, so that formatting can never change what a file means. */
+#include "frontend/frontend.h"
 #include "frontend/parse.h"
 
 #include <string.h>
 
 #include "frontend/wg_parser.h"
 
-enum { TAB = 4, STEP = 2, ONE = 1, NONE = 0, KEEP = -1 };
+enum { TAB = 4, STEP = 2, ONE = 1, NO_SPACE = 0, KEEP = -1 };
 
 typedef struct { bool curly, list; } Open; /* list: the braces of match and dim, whose lines are separated by commas */
 typedef struct {
@@ -37,16 +38,16 @@ static uint32_t columns(const Fmt *f, uint32_t from, uint32_t to) {
     return n;
 }
 
-/* Spaces between the last token and t on one line: ONE, NONE, or KEEP. */
+/* Spaces between the last token and t on one line: ONE, NO_SPACE, or KEEP. */
 static int spacing(const Fmt *f, int t) {
     int l = f->last;
-    if (t == ',' || t == ')' || t == ']' || l == '(' || l == '[') return NONE;
-    if (t == '.' || l == '.' || t == '^' || l == '^' || t == DOTS || l == DOTS) return NONE;
+    if (t == ',' || t == ')' || t == ']' || l == '(' || l == '[') return NO_SPACE;
+    if (t == '.' || l == '.' || t == '^' || l == '^' || t == DOTS || l == DOTS) return NO_SPACE;
     if (l == '{' || t == '}') return KEEP;
-    if (f->last_unary) return NONE;
-    if (t == '=' || l == '=') return inside(f, false) ? (f->open[f->nopen - 1].list ? KEEP : NONE) : ONE;
-    if (t == '(' || t == '[') return is_operand_end(l) && l != STRING && l != NUMBER ? NONE : ONE;
-    if (t == ':' && l == STRING) return NONE;
+    if (f->last_unary) return NO_SPACE;
+    if (t == '=' || l == '=') return inside(f, false) ? (f->open[f->nopen - 1].list ? KEEP : NO_SPACE) : ONE;
+    if (t == '(' || t == '[') return is_operand_end(l) && l != STRING && l != NUMBER ? NO_SPACE : ONE;
+    if (t == ':' && l == STRING) return NO_SPACE;
     return ONE;
 }
 
@@ -85,7 +86,7 @@ static void put_gap(Fmt *f, uint32_t end) {
     int t = f->t->token, want = t == COMMENT_TOKEN ? ONE + 1 : spacing(f, t);
     uint32_t gap = columns(f, end, f->t->loc.at);
     if (want == KEEP) put_spaces(f->out, gap);
-    else if (want == NONE) return;
+    else if (want == NO_SPACE) return;
     else put_spaces(f->out, gap > (uint32_t)want ? gap : (uint32_t)want);
 }
 

@@ -66,4 +66,8 @@ bool frontend_test(Arena *a, const char *file, const LowerOptions *o, TestCount 
 /* The flat graph after `extends` (wmtpc expand), with names and comments kept where a statement survives. */
 bool frontend_expand(Arena *a, const char *file, const LowerOptions *o, Sbuf *out, Diags *d);
 
+/* The text with its indentation and spaces in order; lines, comments and alignment by two or more spaces stay. Twice
+ * gives the same as once. false with diagnostics where the text does not parse. */
+bool wg_format(Arena *a, const char *path, const char *text, size_t len, Sbuf *out, Diags *d);
+
 #endif

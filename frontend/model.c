@@ -558,6 +558,8 @@ Val inst_method(Cx *cx, const Scope *sc, Inst *i, const char *name, const Expr *
     Frame frame = {0};
     Scope inner = {.frame = &frame, .own = i->top, .mod = i->mod, .inst = i, .caller = sc};
     if (!bind_args(cx, sc, call, &def->params, def->name, &inner)) return val_poison();
+    for (uint32_t k = 0; k < frame.n; k++) /* its dims would be missed in every size that the call gives */
+        if (frame.item[k].v.kind == VK_POISON) return val_poison();
     remember_called(cx, i, &frame);
     if (!call_enter(cx, arena_fmt(cx->a, "%s.%s", i->name, name), def, i->top, call->loc))
         return val_poison();

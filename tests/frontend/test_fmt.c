@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "frontend/ast.h"
+#include "frontend/frontend.h"
 
 typedef struct { const char *text; size_t len; Sbuf out; Arena *a; Diags *d; bool ok; } Job;
 

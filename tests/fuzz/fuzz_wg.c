@@ -1,6 +1,7 @@
 /* `.wg` text from hostile bytes: the parser always returns a tree, every node lies inside the text, what it has to say
  * can be rendered, and what parses can be formatted. The last byte chooses between a file and an expression. */
 #include "frontend/ast.h"
+#include "frontend/frontend.h"
 
 #include <string.h>
 
