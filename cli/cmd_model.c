@@ -1,6 +1,7 @@
 /* cmd_model.c: `model show PATH`: what weights hold; `model export`: a checkpoint's model as Meta's or Hugging Face's tools
  * read it. An export needs names and row orders, which only a plan's state rows know: it reads the plan of the run. */
 #include "cli/commands.h"
+#include "cli/keys.h"
 
 #include <string.h>
 
@@ -30,6 +31,21 @@ static int show(Cli *c, const char *path) {
 /* State in plain memory, for commands that train nothing. */
 static void *row_memory(void *ctx, uint32_t row) { return ((void **)ctx)[row]; }
 
+/* Rows without the blocks of heads beyond the first `heads`: `extra_heads.K` is head K + 2. --heads 1 is a plain Llama. */
+static StateView only_heads(Cli *c, const StateView *v, int64_t heads) {
+    PlanState *row = NEWN(c->a, PlanState, v->n + 1);
+    void **mem = NEWN(c->a, void *, v->n + 1);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < v->n; i++) {
+        const char *name = v->row[i].name, *dot = strchr(name + 12 < name + strlen(name) ? name + 12 : name, '.');
+        int64_t k;
+        if (strncmp(name, "extra_heads.", 12) == 0 && dot && text_int(name + 12, (size_t)(dot - name) - 12, &k) && k + 2 > heads) continue;
+        row[n] = v->row[i];
+        mem[n++] = v->mem(v->ctx, i);
+    }
+    return (StateView){row, n, row_memory, mem};
+}
+
 static int export(Cli *c, const char *path) {
     bool hf = !c->to || strcmp(c->to, "hf") == 0;
     if (c->to && !hf && strcmp(c->to, "meta") != 0) return diag_add(c->d, R007, NOLOC, "--to %s: hf or meta", c->to), EXIT_USAGE;
@@ -54,15 +70,12 @@ static int export(Cli *c, const char *path) {
     if (!st_open_set(c->env, c->a, path, model, &set, c->d)) return diags_exit(c->d);
     bool ok = weights_load_view(c->env, &v, model, &set, "", false, c->a, NULL, &extra, &nextra, c->d);
     st_close_set(&set);
-    const char *config = NULL;
-    EnvStat st;
-    int err;
-    const char *cfg = arena_fmt(c->a, "%s/config.json", path);
-    if (ok && hf && c->env->stat(c->env, cfg, &st, &err) == 0) {
-        char *t;
-        ok = file_read_all(c->env, c->a, cfg, 1 << 20, &t, &len, c->d);
-        config = t;
-    }
+    ModelKey *key;
+    uint32_t nkey = 0;
+    const char *from = NULL, *config = NULL;
+    ok = ok && model_keys_read(c->env, c->a, path, "", &key, &nkey, &from, c->d);
+    if (ok && from) config = keys_export_json(c, key, nkey, !hf, c->heads);
+    if (c->heads > 0) v = only_heads(c, &v, c->heads);
     ok = ok && model_export(c->env, c->out, &v, model, hf ? NAMES_HF : NAMES_META, p->real, config, 0, c->d);
     return ok ? EXIT_DONE : diags_exit(c->d);
 }

@@ -122,3 +122,35 @@ const char *keys_config_json(Cli *c, const GraphModel *m, const ModelSource *src
     sb_str(&b, ",\n  \"hidden_act\": \"silu\"\n}\n");
     return b.s;
 }
+
+const char *keys_export_json(Cli *c, const ModelKey *key, uint32_t n, bool meta, int64_t heads) {
+    Sbuf b;
+    double future = 1;
+    for (uint32_t i = 0; i < n; i++)
+        if (strcmp(key[i].key, "n_future_tokens") == 0) future = key[i].num;
+    if (heads > 0) future = (double)heads;
+    sb_init(&b, c->a);
+    sb_str(&b, meta ? "{" : "{\n  \"architectures\": [\"LlamaForCausalLM\"]");
+    bool first = meta;
+    for (uint32_t i = 0; i < n; i++) {
+        const char *name = key[i].key;
+        double v = key[i].num;
+        bool known = false;
+        for (size_t k = 0; k < WM_LEN(size_key) && !known; k++) {
+            known = strcmp(size_key[k][2], name) == 0;
+            if (known && meta) name = size_key[k][1];
+        }
+        if (strcmp(key[i].key, "num_hidden_layers") == 0 && meta) v += future - 1;
+        if (strcmp(key[i].key, "n_future_tokens") == 0) v = future;
+        if (meta && !known && key[i].kind == J_STRING) continue; /* architectures, model_type, hidden_act: not Meta's */
+        sb_fmt(&b, "%s\n  ", first ? "" : ",");
+        first = false;
+        json_quote(&b, name, strlen(name));
+        sb_str(&b, ": ");
+        if (key[i].kind == J_STRING) json_quote(&b, key[i].str, strlen(key[i].str));
+        else if (key[i].kind == J_BOOL) sb_str(&b, v != 0 ? "true" : "false");
+        else json_number(&b, v);
+    }
+    sb_str(&b, "\n}\n");
+    return b.s;
+}

@@ -10,4 +10,8 @@ bool keys_read(Cli *c, const GraphModel *m, const ConfigModel *cm, ModelSource *
 /* Text of the config.json that a checkpoint of this model gets: Hugging Face's names. */
 const char *keys_config_json(Cli *c, const GraphModel *m, const ModelSource *src, const Graph *g);
 
+/* Text of params.json (meta) or config.json for an exported model, from the keys of a config.json; `heads` > 0 sets
+ * n_future_tokens. The counts of blocks follow the file: params.json has all L, config.json those of `layers`. */
+const char *keys_export_json(Cli *c, const ModelKey *key, uint32_t n, bool meta, int64_t heads);
+
 #endif

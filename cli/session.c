@@ -194,7 +194,6 @@ static bool read_build(Cli *c, Session *s) {
     b->seq = config_int(k, "dataset.max_length");
     b->hyper = config_hypers(k, &b->nhyper);
     b->path = cli_search_path(c, &b->npath);
-    b->pass.chunk_rows = config_int(k, "runtime.chunk_rows");
     const char *precision = config_str(k, "runtime.precision");
     b->pass.real = strcmp(precision, "f64") == 0 ? DT_F64 : DT_F32;
     const struct { const char *key; bool ok; const char *allowed; } check[] = {

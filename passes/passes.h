@@ -8,7 +8,6 @@
 typedef struct {
     DType real;               /* DT_F32 or DT_F64: dtype of computation */
     bool keep_grads;          /* results of kind grad for each trained parameter (tests, replay) */
-    int64_t chunk_rows;       /* rows of a loss chunk; 0: by shape */
     bool off_simplify, off_linear_ce, off_classes, off_fuse, off_schedule, off_memplan;
     const char *stop_after;   /* name of a pass, or NULL */
     bool check_roundtrip, check_eval;
