@@ -19,7 +19,7 @@ typedef struct {
     Owner *owner;
     const char *dir;
     CkptInfo info;
-    int64_t start_ns;
+    const volatile int *stop; /* set by a signal */
 } Run;
 
 static bool is_plan(const char *file) {
@@ -258,7 +258,7 @@ static int train(Run *r) {
                       .validate_every = config_num(k, "training.validate_every"), .save_every = config_num(k, "checkpoint.save_checkpoint_every"),
                       .save_best = config_bool(k, "checkpoint.save_best"), .save_total_limit = config_int(k, "checkpoint.save_total_limit"),
                       .best_mode = r->s.info.best_mode ? r->s.info.best_mode : "min", .best_metric = r->s.val ? (r->s.info.best_metric ? r->s.info.best_metric : "val.loss") : "train.loss",
-                      .seed = (uint64_t)config_num(k, "training.seed"), .info = &r->info, .stop = signals_install(), .tty = c->progress, .say = progress, .ctx = r,
+                      .seed = (uint64_t)config_num(k, "training.seed"), .info = &r->info, .stop = r->stop, .tty = c->progress, .say = progress, .ctx = r,
                       .max_steps = c->steps};
     TrainResult t;
     if (!write_run_json(r, "running", NULL)) return diags_exit(c->d);
@@ -307,7 +307,7 @@ static void finish(Run *r) {
 int cmd_run(Cli *c) {
     Run r = {.c = c};
     c->progress = isatty(2) && !c->quiet;
-    r.start_ns = c->env->now_ns(c->env);
+    r.stop = signals_install(); /* before anything takes long: compiling and loading are stopped at their end */
     int code = run(&r);
     finish(&r);
     return code;

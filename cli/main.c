@@ -15,7 +15,7 @@ static const Flag flag[] = {
     {"ranks", 'n', true, "ranks; this version runs on 1"},
     {"steps", 's', true, "stop after that many optimizer steps of this start"},
     {"warn", 'W', true, "error, or no-W063: warnings as errors, or one left out"},
-    {"passes", 'P', true, "passes to run, joined by commas"},
+    {"pass", 'p', true, "passes to run, joined by commas"},
     {"to", 't', true, "hf or meta"},
     {"heads", 'H', true, "export that many heads"},
     {"json", 'j', false, "facts as JSON"},
@@ -23,7 +23,7 @@ static const Flag flag[] = {
     {"dump-dir", 'D', true, "write NN-PASS.wir after each pass"},
     {"stop-after", 'S', true, "stop after a pass"},
     {"skip", 'k', true, "leave a pass out: simplify linear_ce classes fuse schedule memplan"},
-    {"path", 'p', true, "another folder of graphs and modules"},
+    {"path", 'I', true, "another folder of graphs and modules"},
     {"profile", 'r', false, "at the end, a table of kernels: time, FLOPs, bytes"},
     {"quiet", 'q', false, "no progress"},
     {"verbose", 'v', false, "more"},
@@ -93,14 +93,14 @@ static bool take(Cli *c, int letter, const char *v) {
     case 's': return number(c, "steps", v, &c->steps);
     case 'H': return number(c, "heads", v, &c->heads);
     case 'W': append(c, &c->warn, &c->nwarn, v); return true;
-    case 'P': c->pass = v; return true;
+    case 'p': c->pass = v; return true;
     case 't': c->to = v; return true;
     case 'j': return c->json = true;
     case 'd': c->dump_ir = v ? v : "all"; return true;
     case 'D': c->dump_dir = v; return true;
     case 'S': c->stop_after = v; return true;
     case 'k': append(c, &c->skip, &c->nskip, v); return true;
-    case 'p': c->from = v; return true;
+    case 'I': c->from = v; return true;
     case 'q': return c->quiet = true;
     case 'r': return c->profile = true;
     case 'v': return c->verbose = true;

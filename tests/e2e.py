@@ -182,7 +182,7 @@ def test_disk_full_keeps_the_old_checkpoints(d):
 
 def test_non_finite_stops_before_the_update(d):
     open(f"{d}/bad.wg", "w").write("graph bad extends baseline\nhyper at : f32 = 3.0\nstate n : f32 = 0.0 next n + 1\nweight = where(n < at, 1.0, 1.0 / (at - n))\n")
-    r = run(["run", "bad.wg", "-c", "c.yaml", "checkpoint.save_dir=n", f"-p{SOURCE}/graphs"], d)
+    r = run(["run", "bad.wg", "-c", "c.yaml", "checkpoint.save_dir=n", f"-I{SOURCE}/graphs"], d)
     assert r.returncode == 79 and "R003" in r.stderr, f"{r.returncode} {r.stderr}"
     assert len([x for x in log(d, "n") if "train.loss" in x]) == 3
 
