@@ -24,7 +24,7 @@ void chart_text(Sbuf *out, const Curve *curve, uint32_t n, int columns, int rows
     Box b = bounds(curve, n);
     char *cell = NEWN(out->a, char, columns * rows);
     memset(cell, ' ', (size_t)(columns * rows));
-    for (uint32_t k = n; k-- > 0;)
+    for (uint32_t k = 0; k < n; k++) /* later curves lie on top */
         for (uint32_t i = 0; i < curve[k].n; i++) {
             if (!isfinite(curve[k].y[i])) continue;
             int x = (int)((curve[k].x[i] - b.x0) / (b.x1 - b.x0) * (columns - 1) + 0.5);
