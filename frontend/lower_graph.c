@@ -304,28 +304,32 @@ static void want_results(Cx *cx) {
 
 /* ---- the whole */
 
+/* The dim of a statement that gives its size; nothing where a message was given. */
+void graph_dim_entry(Cx *cx, Entry *e) {
+    const Stmt *st = e->st;
+    int64_t lo = 0, n = (int64_t)st->names.n;
+    if (st->e) {
+        Val a = eval(cx, &cx->graph_scope, st->e), b = st->e2 ? eval(cx, &cx->graph_scope, st->e2) : a;
+        e->at = READY;
+        e->v = val_poison();
+        if (a.kind == VK_POISON || b.kind == VK_POISON) return;
+        int64_t hi = 0;
+        bool ok = val_whole(&a, &lo) && val_whole(&b, &hi);
+        if (ok && !st->e2) lo = 0;
+        n = ok ? hi - (st->e2 ? lo - 1 : 0) : 0;
+        if (n < 1 || n > (int64_t)1 << 40) {
+            sema_error(cx, E064, st->e->loc, "the size of `%s` is a whole number, 1 or more", e->name);
+            return;
+        }
+    }
+    DimId d = dim_make(cx, e->name, NULL, n, lo, st->names.n ? st->names.name : NULL, e->loc);
+    if (st->ragged) cx->g->dim[d.i].ragged = true;
+}
+
 static void graph_dims(Cx *cx) {
     for (uint32_t i = 0; i < cx->nentry; i++) {
-        Entry *e = &cx->entry[i];
-        const Stmt *st = e->st;
-        if (e->kind != S_DIM || (!st->e && !st->names.n)) continue;
-        int64_t lo = 0, n = (int64_t)st->names.n;
-        if (st->e) {
-            Val a = eval(cx, &cx->graph_scope, st->e), b = st->e2 ? eval(cx, &cx->graph_scope, st->e2) : a;
-            e->at = READY;
-            e->v = val_poison();
-            if (a.kind == VK_POISON || b.kind == VK_POISON) continue;
-            int64_t hi = 0;
-            bool ok = val_whole(&a, &lo) && val_whole(&b, &hi);
-            if (ok && !st->e2) lo = 0;
-            n = ok ? hi - (st->e2 ? lo - 1 : 0) : 0;
-            if (n < 1 || n > (int64_t)1 << 40) {
-                sema_error(cx, E064, st->e->loc, "the size of `%s` is a whole number, 1 or more", e->name);
-                continue;
-            }
-        }
-        DimId d = dim_make(cx, e->name, NULL, n, lo, st->names.n ? st->names.name : NULL, e->loc);
-        if (st->ragged) cx->g->dim[d.i].ragged = true;
+        const Stmt *st = cx->entry[i].st;
+        if (cx->entry[i].kind == S_DIM && (st->e || st->names.n)) graph_dim_entry(cx, &cx->entry[i]);
     }
 }
 

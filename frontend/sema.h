@@ -283,6 +283,7 @@ Val nn_kl(const Call *c);
 Module *module_load(Cx *cx, const char *name, const char *beside, Loc loc);
 Decl *module_find(Module *m, const char *name);
 AstFile *file_load(Cx *cx, const char *path, Loc from);
+void graph_dim_entry(Cx *cx, Entry *e);                /* makes the dim of a `dim` statement with a size */
 bool graph_load(Cx *cx, const char *path);          /* the chain of `extends` and the table of names */
 Module *module_of_file(Cx *cx, AstFile *f, Loc from); /* of a file that is read already */
 Entry *entry_find(Cx *cx, const char *name);

@@ -41,8 +41,10 @@ endif()
 
 if(TARGET wmtpc)
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
-  add_test(NAME docs/tutorial COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/docs.py ${CMAKE_SOURCE_DIR}/docs/tutorial.md
-           ${CMAKE_SOURCE_DIR} $<TARGET_FILE:wmtpc>)
+  foreach(page tutorial language)
+    add_test(NAME docs/${page} COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/docs.py ${CMAKE_SOURCE_DIR}/docs/${page}.md
+             ${CMAKE_SOURCE_DIR} $<TARGET_FILE:wmtpc>)
+  endforeach()
   add_test(NAME cli/answers COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/cli.py ${CMAKE_SOURCE_DIR} $<TARGET_FILE:wmtpc>)
   file(GLOB wg_sources RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/graphs/*.wg ${CMAKE_SOURCE_DIR}/graphs/lib/*.wg)
   add_test(NAME graphs/tests COMMAND wmtpc test ${wg_sources} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
