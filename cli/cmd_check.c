@@ -6,10 +6,19 @@
 static int finish(Cli *c, const Sbuf *b) { return put_out(c, b->s, b->len) ? EXIT_DONE : EXIT_IO; }
 
 /* Without a configuration file, sizes that nothing gives are assumed; with one, everything is checked as `run` would. */
+/* Whether the command line sets keys of the configuration, not only hyper-parameters. */
+static bool sets_keys(const Cli *c) {
+    for (uint32_t i = 0; i < c->noverride; i++) {
+        const char *dot = strchr(c->override[i], '.'), *eq = strchr(c->override[i], '=');
+        if (dot && dot < eq) return true;
+    }
+    return false;
+}
+
 static bool check_one(Cli *c, const char *file) {
     uint32_t np;
     const char *const *path = cli_search_path(c, &np);
-    if (c->config) {
+    if (c->config || sets_keys(c)) {
         Session s;
         GraphInfo info;
         Cli one = *c;

@@ -94,12 +94,33 @@ static void stored_shapes(Cli *c, const StSet *set, ModelSource *m) {
     m->nstored = n;
 }
 
+/* Every key under models.NAME is a config or a dim of the modules behind that model. */
+static bool known_settings(Cli *c, const GraphModel *m, const ConfigModel *cm) {
+    bool ok = true;
+    for (uint32_t i = 0; i < cm->nset; i++) {
+        bool found = false;
+        for (uint32_t k = 0; k < m->nsetting; k++) found = found || strcmp(m->setting[k], cm->set[i].key) == 0;
+        if (found) continue;
+        Diag *g = diag_add(c->d, C002, cm->set_loc[i], "unknown key `models.%s.%s`", m->name, cm->set[i].key);
+        const char *near = text_nearest(cm->set[i].key, m->setting, m->nsetting);
+        Sbuf b;
+        sb_init(&b, c->a);
+        for (uint32_t k = 0; k < m->nsetting; k++) sb_fmt(&b, "%s%s", k ? ", " : "", m->setting[k]);
+        if (near) diag_help(c->d, g, "did you mean `%s`?", near);
+        if (near) diag_fix(c->d, g, cm->set_loc[i], false, "%s", near);
+        diag_note(c->d, g, "%s reads path, prefix, missing, ignore%s%s", m->kind, m->nsetting ? ", " : "", b.s ? b.s : "");
+        ok = false;
+    }
+    return ok;
+}
+
 static bool open_model(Cli *c, Session *s, uint32_t i, ModelSource *out) {
     const GraphModel *m = &s->info.model[i];
     const ConfigModel *cm = config_model(s->config, m->name);
     *out = (ModelSource){.model = m->name, .prefix = ""};
     s->model_path[i] = "";
     if (!cm) return true;
+    if (!known_settings(c, m, cm)) return false;
     out->yaml = cm->set;
     out->nyaml = cm->nset;
     out->prefix = cm->prefix;

@@ -41,6 +41,7 @@ typedef struct {
     const char *name, *kind; bool frozen, trained; Loc loc;
     const char *const *key; uint32_t nkey; /* every key of params.json or config.json that its modules' configs and dims read
                                               (`from`, else the own name); set by frontend_info and frontend_lower */
+    const char *const *setting; uint32_t nsetting; /* names of these configs and dims: what models.NAME.KEY may be */
 } GraphModel;
 typedef struct {
     GraphInput *input; uint32_t ninput;

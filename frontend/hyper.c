@@ -202,7 +202,7 @@ void graph_info(Cx *cx, GraphInfo *info) {
                           .frozen = e->st->frozen,
                           .trained = trained,
                           .loc = e->loc};
-        m->nkey = model_keys(cx, e->st, &m->key);
+        model_keys(cx, e->st, m);
     }
     if (cx->best) {
         info->best_mode = cx->best->name;

@@ -65,7 +65,7 @@ static void all_settings(Cx *cx, const Scope *sc, Inst *i) {
     }
 }
 
-uint32_t model_keys(Cx *cx, const Stmt *st, const char *const **key) {
+void model_keys(Cx *cx, const Stmt *st, GraphModel *m) {
     const char **keys = NULL;
     uint32_t n = 0, cap = 0;
     Inst i = {.name = st->name, .st = st};
@@ -76,15 +76,19 @@ uint32_t model_keys(Cx *cx, const Stmt *st, const char *const **key) {
         all_settings(cx, &cx->graph_scope, &i);
     }
     cx->quiet--;
+    const char **setting = NEWN(cx->a, const char *, i.nsetting + 1);
     for (uint32_t s = 0; s < i.nsetting; s++) {
         const Stmt *d = i.setting[s]->st;
+        setting[s] = i.setting[s]->name;
         for (uint32_t q = 0; q < (d->keys.n ? d->keys.n : 1); q++) {
             GROW(cx->a, keys, n, cap);
             keys[n++] = d->keys.n ? d->keys.name[q] : d->name;
         }
     }
-    *key = keys;
-    return n;
+    m->key = keys;
+    m->nkey = n;
+    m->setting = setting;
+    m->nsetting = i.nsetting;
 }
 
 Decl *inst_setting(Cx *cx, Inst *i, const char *name) {

@@ -293,7 +293,7 @@ bool reads_config(Module *m, const Stmt *def, int depth);
 /* ---- model.c */
 Inst *inst_make(Cx *cx, const Scope *sc, const Stmt *st);
 /* Keys of the file beside the weights that the configs and dims of `model NAME : KIND` read. */
-uint32_t model_keys(Cx *cx, const Stmt *st, const char *const **key);
+void model_keys(Cx *cx, const Stmt *st, GraphModel *m);
 void inst_register_dims(Cx *cx, Inst *i);
 Val inst_method(Cx *cx, const Scope *sc, Inst *i, const char *name, const Expr *call, Loc loc);
 bool inst_dim(Cx *cx, Inst *i, Module *m, const Stmt *st, Loc loc, bool need, DimId *d);

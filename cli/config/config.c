@@ -94,6 +94,8 @@ static bool read_model(Config *c, const Tree *t, Diags *d) {
     *m = (ConfigModel){.name = t->key, .path = "", .prefix = "", .missing = "", .loc = t->key_loc};
     Setting *set = NEWN(c->a, Setting, t->n + 1);
     m->set = set;
+    Loc *at = NEWN(c->a, Loc, t->n + 1);
+    m->set_loc = at;
     for (uint32_t i = 0; i < t->n; i++) {
         const Tree *x = t->item[i];
         if (strcmp(x->key, "ignore") == 0 && x->kind == T_LIST) {
@@ -106,7 +108,10 @@ static bool read_model(Config *c, const Tree *t, Diags *d) {
         } else if (strcmp(x->key, "path") == 0) m->path = x->text;
         else if (strcmp(x->key, "prefix") == 0) m->prefix = x->text;
         else if (strcmp(x->key, "missing") == 0) m->missing = x->text;
-        else set[m->nset++] = setting_of(x->key, x);
+        else {
+            at[m->nset] = x->key_loc;
+            set[m->nset++] = setting_of(x->key, x);
+        }
     }
     if (m->missing[0] && strcmp(m->missing, "init") != 0)
         return diag_fail(d, C003, tree_get(t, "missing")->loc, "`models.%s.missing` is init or not set", t->key);

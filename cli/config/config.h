@@ -21,7 +21,7 @@ bool config_rows(const Config *c, Arena *a, const char *key, double **v, uint32_
 /* graph.NAME and bare overrides. */
 const Setting *config_hypers(const Config *c, uint32_t *n);
 /* models.NAME: the names, in order; path, prefix, missing, ignore; everything else as settings of its modules. */
-typedef struct { const char *name, *path, *prefix, *missing; const char *const *ignore; uint32_t nignore; const Setting *set; uint32_t nset; Loc loc; } ConfigModel;
+typedef struct { const char *name, *path, *prefix, *missing; const char *const *ignore; uint32_t nignore; const Setting *set; const Loc *set_loc; uint32_t nset; Loc loc; } ConfigModel;
 const ConfigModel *config_models(const Config *c, uint32_t *n);
 const ConfigModel *config_model(const Config *c, const char *name); /* NULL */
 /* "key: value   # origin", every leaf; with_defaults: those too. As YAML it reads back to the same configuration. */
