@@ -176,6 +176,54 @@ static void replay(Arena *a, const Recipe *r, Diags *d) {
 }
 Test(passes, memory_replayed) { for_all(replay); }
 
+/* ---- the next value of a state */
+/* Does the next value of the state w[n] lie on it? nodes: what follows w and the input x[n] in a graph at ST_SCHEDULED. */
+static bool next_on_state(Arena *a, const char *nodes, Diags *d) {
+    const char *text = arena_fmt(a, "wir 1\ndim n=5 k=2\ngraph \"g\" stage=scheduled phase=train {\n"
+                                    "  %%0 = state name=\"w\" role=\"user\" init=1 : f32[n]\n"
+                                    "  %%1 = input name=\"x\" : f32[n]\n%s}\n", nodes);
+    Graph *s = graph_parse(a, "g.wir", text, strlen(text), d);
+    cr_assert(s, "%s", d->n ? d->item[0]->text : "");
+    PassOptions o = {.real = DT_F32};
+    Graph *g = passes_run(a, s, &o, d);
+    cr_assert(g, "%s", d->n ? d->item[0]->text : "");
+    const Value *w = &g->value[0], *x = &g->value[graph_find_result(g, "next", "w")->v.i];
+    cr_assert_eq(w->arena, 0);
+    cr_assert_eq(g->arena_bytes[0], 64); /* nothing but the state, wherever its next value went */
+    return x->arena == w->arena && x->off == w->off;
+}
+static void places_of_next(Arena *a, const Recipe *r, Diags *d) {
+    (void)r;
+    static const struct { bool shared; const char *what, *nodes; } row[] = {
+        {true, "the last reader writes it", "  %2 = mul %0, %1 : f32[n]\n  %3 = add %0, %1 : f32[n]\n"
+                                            "  result value \"m\" %2\n  result next \"w\" %3\n"},
+        {false, "a kernel behind it reads the old value", "  %2 = add %0, %1 : f32[n]\n  %3 = mul %0, %1 : f32[n]\n"
+                                                          "  result value \"m\" %3\n  result next \"w\" %2\n"},
+        {true, "the same kernel reads it again", "  %2 = add %0, %1 : f32[n] group=1\n  %3 = mul %0, %1 : f32[n] group=1\n"
+                                                 "  result value \"m\" %3\n  result next \"w\" %2\n"},
+        {false, "a kernel of the last section reads the old value",
+         "  %2 = add %0, %1 : f32[n]\n  %3 = sum %0 over=[n] : f32[] section=2\n"
+         "  result metric \"m\" %3\n  result next \"w\" %2\n"},
+        {false, "it would be written before what is checked", "  %2 = add %0, %1 : f32[n]\n  %3 = sum %1 over=[n] : f32[]\n"
+                                                              "  result loss \"l\" %3\n  result next \"w\" %2\n"},
+        {false, "the kernel that writes it reads all of the old value for each element",
+         "  %2 = sum %0 over=[n] : f32[] group=1\n  %3 = add %1, %2 : f32[n] group=1\n"
+         "  result value \"m\" %2\n  result next \"w\" %3\n"},
+        {false, "the kernel that writes it reads the old value along other loops",
+         "  %2 = expand %0 dims=[k] : f32[k,n] group=1\n  %3 = add %0, %1 : f32[n] group=1\n"
+         "  result value \"m\" %2\n  result next \"w\" %3\n"},
+        {false, "other elements than the one that is written are read",
+         "  %2 = shift %0 dim=n by=1 fill=0 : f32[n]\n  result next \"w\" %2\n"},
+    };
+    for (size_t i = 0; i < WM_LEN(row); i++)
+        cr_expect_eq(next_on_state(a, row[i].nodes, d), row[i].shared, "%s", row[i].what);
+}
+Test(passes, next_takes_the_place_of_the_old_value_only_behind_its_last_reader) {
+    Job j = {diags_open(env_posix()), &recipes[0], 1, places_of_next};
+    cr_assert(guard_run(job, &j, j.d), "%s", j.d->n ? j.d->item[0]->text : "");
+    diags_close(j.d);
+}
+
 /* ---- sections */
 static void sections(Arena *a, const Recipe *r, Diags *d) {
     PassOptions o = {.real = DT_F64, .stop_after = "localize"};
