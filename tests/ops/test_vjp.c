@@ -111,7 +111,7 @@ static double loss_of(Arena *a, const Graph *g, RandomLeaves l, Diags *d) {
 }
 
 static ValueId leaf_of(Graph *g, const Operand *o, uint32_t i, bool trained) {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "%c%u", o->kind, i);
     Attr in = at_str(g, name);
     if (!trained) return build_leaf(g, OP_input, o->ty, &in, 1);
@@ -123,7 +123,7 @@ static ValueId leaf_of(Graph *g, const Operand *o, uint32_t i, bool trained) {
 /* sum of result k times random weights */
 static ValueId weighted(Graph *g, ValueId v, uint32_t k) {
     Type t = *value_type(g, v);
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "w%u", k);
     Attr at = at_str(g, name);
     t.dt = DT_F64;
