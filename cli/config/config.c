@@ -25,7 +25,7 @@ static Tree *load_file(Arena *a, Env *env, const char *path, int depth, Diags *d
     if (!file_read_all(env, a, path, 1 << 21, &text, &len, d)) return NULL;
     diag_source(d, path, text, len);
     Tree *t = yaml_parse(a, path, text, len, d), *root, *list;
-    if (!t || !schema_check(a, t, d)) return NULL;
+    if (!t || !schema_check(a, t, false, d)) return NULL;
     if (!(list = tree_get(t, "defaults"))) return t;
     if (list->kind != T_LIST) {
         diag_add(d, C003, list->loc, "`defaults` is a list of files");
@@ -35,6 +35,10 @@ static Tree *load_file(Arena *a, Env *env, const char *path, int depth, Diags *d
     const char *slash = strrchr(path, '/');
     for (uint32_t i = 0; i < list->n; i++) {
         const char *f = list->item[i]->text;
+        if (list->item[i]->kind != T_SCALAR || !f[0]) {
+            diag_add(d, C003, list->item[i]->loc, "`defaults` is a list of files");
+            return NULL;
+        }
         if (slash && f[0] != '/') f = arena_fmt(a, "%.*s%s", (int)(slash - path) + 1, path, f);
         Tree *base = load_file(a, env, f, depth + 1, d);
         if (!base) return NULL;
@@ -74,7 +78,7 @@ static bool add_override(Arena *a, Tree *root, const char *text, Diags *d) {
         v = up;
         if (n > 0) end = --n;
     }
-    if (!schema_check(a, v, d)) return false;
+    if (!schema_check(a, v, false, d)) return false;
     tree_merge(a, root, v);
     return true;
 }
@@ -119,7 +123,7 @@ static bool read_model(Config *c, const Tree *t, Diags *d) {
 }
 
 static bool finish(Config *c, Env *env, Diags *d) {
-    if (!interpolate(c->a, env, c->root, d) || !schema_check(c->a, c->root, d)) return false;
+    if (!interpolate(c->a, env, c->root, d) || !schema_check(c->a, c->root, true, d)) return false;
     Tree *g = tree_get(c->root, "graph"), *models = tree_get(c->root, "models");
     for (uint32_t i = 0; g && i < g->n; i++) {
         if (strcmp(g->item[i]->key, "file") == 0) continue;
@@ -202,7 +206,23 @@ bool config_rows(const Config *c, Arena *a, const char *key, double **v, uint32_
     return true;
 }
 
+/* Between double quotes, as single quotes cannot hold line ends and other control characters. */
+static void put_escaped(Sbuf *o, const char *s) {
+    sb_chr(o, '"');
+    for (; *s; s++) {
+        if ((unsigned char)*s < 32 || *s == 127) sb_fmt(o, "\\x%02x", (unsigned)(unsigned char)*s);
+        else if (*s == '"' || *s == '\\') sb_fmt(o, "\\%c", *s);
+        else sb_chr(o, *s);
+    }
+    sb_chr(o, '"');
+}
+
 static void put_scalar(Sbuf *o, const Tree *t) {
+    for (const char *s = t->text; *s; s++)
+        if ((unsigned char)*s < 32 || *s == 127) {
+            put_escaped(o, t->text);
+            return;
+        }
     bool plain = t->text[0] != 0 && !t->quoted;
     for (const char *s = t->text; *s; s++)
         if (!((*s >= '0' && *s <= '9') || (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || strchr("._-/%+", *s))) plain = false;

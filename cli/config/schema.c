@@ -1,6 +1,8 @@
 /* schema.c: known keys and their types; ${..}. */
 #include "cli/config/tree.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 const ConfigKey config_key[] = {
@@ -39,17 +41,17 @@ bool scalar_number(const char *text, double *v) {
     return true;
 }
 
-static bool typed(const ConfigKey *k, const Tree *t, Diags *d) {
+static bool typed(const ConfigKey *k, const Tree *t, bool expanded, Diags *d) {
     double v;
     bool list = strcmp(k->type, "LIST") == 0;
     if (t->kind == T_MAP || (t->kind == T_LIST) != list)
         return diag_fail(d, C003, t->loc, "`%s` is %s", k->path, list ? "a list" : "a single value");
-    if (list || strcmp(k->type, "STR") == 0) return true;
+    if (list || strcmp(k->type, "STR") == 0 || (!expanded && strstr(t->text, "${"))) return true;
     if (strcmp(k->type, "BOOL") == 0)
         return strcmp(t->text, "true") == 0 || strcmp(t->text, "false") == 0 || diag_fail(d, C003, t->loc, "`%s` is true or false, not '%s'", k->path, t->text);
     bool whole = strcmp(k->type, "INT") == 0;
     if (t->text[0] == 0 && k->dflt[0] == 0) return true;
-    if (!scalar_number(t->text, &v) || (whole && v != (double)(int64_t)v) || v < 0)
+    if (!scalar_number(t->text, &v) || !(v >= 0 && v <= DBL_MAX) || (whole && !(v <= 0x1p53 && v == floor(v))))
         return diag_fail(d, C003, t->loc, "`%s` is a %snumber from 0 on, not '%s'", k->path, whole ? "whole " : "", t->text);
     return true;
 }
@@ -78,7 +80,7 @@ static bool is_section(const char *path) {
     return false;
 }
 
-static bool check(Arena *a, const Tree *t, const char *path, Diags *d) {
+static bool check(Arena *a, const Tree *t, const char *path, bool expanded, Diags *d) {
     bool ok = true;
     for (uint32_t i = 0; i < t->n; i++) {
         const Tree *x = t->item[i];
@@ -86,14 +88,14 @@ static bool check(Arena *a, const Tree *t, const char *path, Diags *d) {
         const ConfigKey *k = schema_find(p);
         if (strncmp(x->key, "x-", 2) == 0 || strcmp(p, "defaults") == 0) continue;
         if (k) {
-            ok = typed(k, x, d) && ok;
+            ok = typed(k, x, expanded, d) && ok;
         } else if (strcmp(path, "graph") == 0) { /* hyper-parameters: the graph knows them */
             if (x->kind != T_SCALAR) ok = diag_fail(d, C003, x->loc, "`%s` is a single value", p);
         } else if (strcmp(p, "models") == 0 || (strcmp(path, "models") == 0)) {
             if (x->kind != T_MAP) ok = diag_fail(d, C003, x->loc, "`%s` is a map", p);
-            else if (strcmp(p, "models") == 0) ok = check(a, x, p, d) && ok;
+            else if (strcmp(p, "models") == 0) ok = check(a, x, p, expanded, d) && ok;
         } else if (is_section(p)) {
-            ok = x->kind == T_MAP ? check(a, x, p, d) && ok : diag_fail(d, C003, x->loc, "`%s` is a map of keys", p);
+            ok = x->kind == T_MAP ? check(a, x, p, expanded, d) && ok : diag_fail(d, C003, x->loc, "`%s` is a map of keys", p);
         } else {
             ok = unknown(a, x, p, d);
         }
@@ -101,32 +103,47 @@ static bool check(Arena *a, const Tree *t, const char *path, Diags *d) {
     return ok;
 }
 
-bool schema_check(Arena *a, const Tree *root, Diags *d) { return check(a, root, "", d); }
+bool schema_check(Arena *a, const Tree *root, bool expanded, Diags *d) { return check(a, root, "", expanded, d); }
 
-typedef struct { Arena *a; Env *env; Tree *root; Diags *d; } Inter;
+/* Every text is expanded once and then kept, so that the work grows with the file alone; what comes out is bounded. */
+enum { MAX_DEPTH = 64, MAX_EXPANDED = 1 << 20 };
+typedef struct { Arena *a; Env *env; Tree *root; Diags *d; size_t bytes; } Inter;
 
 static const char *expand(Inter *x, const Tree *at, const char *text, int depth);
+
+static const char *refuse(Inter *x, const Tree *at, const char *name, const char *why) {
+    diag_add(x->d, C003, at->loc, "${%s}%s%s", name, why[0] == ':' ? "" : " ", why);
+    return NULL;
+}
+
+static const char *expand_node(Inter *x, const Tree *at, Tree *t, const char *name, int depth) {
+    if (t->refs == REF_BUSY) return refuse(x, at, name, "refers to itself");
+    if (depth > MAX_DEPTH) return refuse(x, at, name, "is the end of a chain of more than 64 references");
+    if (t->refs == REF_DONE) return t->text;
+    if (t->refs == REF_BAD) return NULL; /* has been reported */
+    t->refs = REF_BUSY;
+    const char *s = expand(x, t, t->text, depth + 1);
+    t->refs = s ? REF_DONE : REF_BAD;
+    return s ? (t->text = s) : NULL;
+}
 
 static const char *lookup(Inter *x, const Tree *at, const char *name, int depth) {
     if (strncmp(name, "env:", 4) == 0 || strncmp(name, "oc.env:", 7) == 0) {
         const char *var = strchr(name, ':') + 1, *comma = strchr(var, ',');
         const char *key = arena_str(x->a, var, comma ? (size_t)(comma - var) : strlen(var));
         const char *v = x->env->getenv(x->env, key);
+        size_t bad;
+        if (v && !text_utf8_ok(v, strlen(v), &bad)) return refuse(x, at, name, "is not UTF-8");
         if (v) return arena_str(x->a, v, strlen(v));
         if (comma) return comma + 1;
         diag_add(x->d, C003, at->loc, "the environment has no %s; ${env:%s,DEFAULT} gives a default", key, key);
         return NULL;
     }
-    const Tree *t = tree_path(x->root, name);
+    Tree *t = tree_path(x->root, name);
     const ConfigKey *k = schema_find(name);
-    if (depth > 16) {
-        diag_add(x->d, C003, at->loc, "${%s} refers to itself", name);
-        return NULL;
-    }
-    if (t && t->kind == T_SCALAR) return expand(x, t, t->text, depth + 1);
+    if (t && t->kind == T_SCALAR) return expand_node(x, at, t, name, depth);
     if (!t && k) return expand(x, at, k->dflt, depth + 1);
-    diag_add(x->d, C003, at->loc, "${%s}: there is no such key", name);
-    return NULL;
+    return refuse(x, at, name, ": there is no such key");
 }
 
 static const char *expand(Inter *x, const Tree *at, const char *text, int depth) {
@@ -141,8 +158,10 @@ static const char *expand(Inter *x, const Tree *at, const char *text, int depth)
             return NULL;
         }
         sb_put(&b, text, (size_t)(open - text));
-        const char *v = lookup(x, at, arena_str(x->a, open + 2, (size_t)(close - open) - 2), depth);
+        const char *name = arena_str(x->a, open + 2, (size_t)(close - open) - 2), *v = lookup(x, at, name, depth);
         if (!v) return NULL;
+        x->bytes += strlen(v);
+        if (x->bytes > MAX_EXPANDED) return refuse(x, at, name, "is too much: references make at most 1 MiB of text");
         sb_str(&b, v);
         text = close + 1;
     }
@@ -151,18 +170,13 @@ static const char *expand(Inter *x, const Tree *at, const char *text, int depth)
 }
 
 static bool walk(Inter *x, Tree *t) {
-    if (t->kind == T_SCALAR) {
-        const char *s = expand(x, t, t->text, 0);
-        if (!s) return false;
-        t->text = s;
-        return true;
-    }
+    if (t->kind == T_SCALAR) return expand_node(x, t, t, "", 0) != NULL;
     bool ok = true;
     for (uint32_t i = 0; i < t->n; i++) ok = walk(x, t->item[i]) && ok;
     return ok;
 }
 
 bool interpolate(Arena *a, Env *env, Tree *root, Diags *d) {
-    Inter x = {a, env, root, d};
+    Inter x = {a, env, root, d, 0};
     return walk(&x, root);
 }

@@ -11,6 +11,7 @@ struct Tree {
     const char *key;      /* in a map; else "" */
     const char *text;     /* T_SCALAR */
     bool quoted;          /* written with quotes: a string whatever it looks like */
+    enum { REF_NONE, REF_BUSY, REF_DONE, REF_BAD } refs; /* how far ${..} in text is */
     Loc loc, key_loc;
     const char *origin;   /* "rho1.yaml:2", "command line" */
     const char *was;      /* what it replaced: "0.6, rho1.yaml:2"; NULL */
@@ -26,8 +27,8 @@ Tree *tree_path(const Tree *t, const char *dotted);      /* NULL */
 void tree_add(Arena *a, Tree *t, Tree *child);
 void tree_merge(Arena *a, Tree *into, const Tree *from); /* maps merge, the rest is replaced (and remembered in was) */
 
-/* Known keys (schema.c). false with C002 or C003. */
-bool schema_check(Arena *a, const Tree *root, Diags *d);
+/* Known keys (schema.c). false with C002 or C003. Before `expanded`, a text with ${..} has no type yet. */
+bool schema_check(Arena *a, const Tree *root, bool expanded, Diags *d);
 const ConfigKey *schema_find(const char *path);
 /* ${a.b} and ${env:NAME,default} in every scalar. */
 bool interpolate(Arena *a, Env *env, Tree *root, Diags *d);
