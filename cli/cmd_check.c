@@ -42,8 +42,7 @@ static bool check_one(Cli *c, const char *file) {
         else if (strncmp(c->warn[i], "no-", 3) == 0) no[lo.nno_warn++] = c->warn[i] + 3;
     }
     lo.no_warn = no;
-    GraphInfo info;
-    return frontend_lower(c->a, file, &lo, &info, c->d) != NULL;
+    return frontend_check(c->a, file, &lo, c->d);
 }
 
 int cmd_check(Cli *c) {
@@ -200,7 +199,7 @@ int cmd_config(Cli *c) {
             else if (h->value.kind == VAL_BOOL) sb_str(&b, h->value.num != 0 ? "true" : "false");
             else sb_double(&b, h->value.num);
             int pad = 44 - (int)(b.len - start);
-            if (h->origin) sb_fmt(&b, "%*s  # %s\n", pad > 0 ? pad : 0, "", h->origin);
+            if (h->origin && strcmp(h->origin, "default") != 0) sb_fmt(&b, "%*s  # %s\n", pad > 0 ? pad : 0, "", h->origin);
             else sb_fmt(&b, "%*s  # %s:%u (default)\n", pad > 0 ? pad : 0, "", h->loc.file, h->loc.line);
         }
     }

@@ -57,6 +57,9 @@ typedef struct {
  * phase), and Graph.opt with clip_norm. Only hyper-parameters are constants; schedules are nodes over scalar step. */
 Graph *frontend_lower(Arena *a, const char *file, const LowerOptions *o, GraphInfo *info, Diags *d);
 
+/* `check`: a graph as frontend_lower does, a module on its own: imports, names, what blocks and models read. */
+bool frontend_check(Arena *a, const char *file, const LowerOptions *o, Diags *d);
+
 /* What can be known of a graph before any configuration: models, hypers, inputs (for `config` and `data`). */
 bool frontend_info(Arena *a, const char *file, const LowerOptions *o, GraphInfo *info, Diags *d);
 

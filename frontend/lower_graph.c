@@ -390,6 +390,17 @@ static bool options_ok(const LowerOptions *o, const char *file, Diags *d) {
                      (long long)o->micro, (long long)o->batch, (long long)o->seq);
 }
 
+bool frontend_check(Arena *a, const char *file, const LowerOptions *o, Diags *d) {
+    uint32_t before = d->nerror;
+    Cx *cx = NEW(a, Cx);
+    cx_open(cx, a, o, d, file);
+    AstFile *f = file_load(cx, file, NOLOC);
+    if (!f || d->nerror > before) return false;
+    if (f->is_module) return module_check(cx, f);
+    GraphInfo info;
+    return frontend_lower(a, file, o, &info, d) != NULL;
+}
+
 Graph *frontend_lower(Arena *a, const char *file, const LowerOptions *o, GraphInfo *info, Diags *d) {
     uint32_t before = d->nerror;
     Cx *cx = NEW(a, Cx);

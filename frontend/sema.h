@@ -288,6 +288,7 @@ bool graph_load(Cx *cx, const char *path);          /* the chain of `extends` an
 Module *module_of_file(Cx *cx, AstFile *f, Loc from); /* of a file that is read already */
 Entry *entry_find(Cx *cx, const char *name);
 Val entry_get(Cx *cx, Entry *e, Loc loc);           /* lower_graph.c */
+bool module_check(Cx *cx, AstFile *f);              /* modcheck.c: a module on its own */
 bool reads_config(Module *m, const Stmt *def, int depth);
 
 /* ---- model.c */
