@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -202,7 +203,7 @@ static int p_cpu_count(Env *e) {
     return n > 0 ? (int)n : 1;
 }
 
-/* The child gets stdin from /dev/null, stdout and stderr to stderr_fd. */
+/* The child gets stdin from /dev/null, stdout and stderr to stderr_fd, and limits set as soon as it runs. */
 static int p_spawn(Env *e, const char *path, const char *const *argv, const char *const *envp, int stderr_fd, int64_t *pid, int *err) {
     (void)e;
     posix_spawn_file_actions_t fa;
@@ -220,6 +221,10 @@ static int p_spawn(Env *e, const char *path, const char *const *argv, const char
         *err = r;
         return -1;
     }
+    /* children are compilers and graphviz: 120 s of processor time and 4 GiB are far more than they need */
+    const struct rlimit cpu = {120, 130}, memory = {(rlim_t)4 << 30, (rlim_t)4 << 30};
+    prlimit(child, RLIMIT_CPU, &cpu, NULL);
+    prlimit(child, RLIMIT_AS, &memory, NULL);
     *pid = child;
     return 0;
 }
