@@ -146,7 +146,6 @@ int cmd_graph(Cli *c) {
     } else {
         diag_add(c->d, R007, NOLOC, "graph: a .wg file is missing");
     }
-    PassOptions o = {.real = DT_F32};
-    if (!g || !(g = pass_simplify(c->a, g, &o, c->d))) return diags_exit(c->d);
+    if (!g) return diags_exit(c->d);
     return draw_graph(c, g);
 }

@@ -21,6 +21,10 @@ ROWS = [
     ("fmt messy.wg", 0, ["!formatted"]),
     ("fmt messy.wg mine.wg -o out.wg", 2, ["takes one file"]),
     ("fmt none.wg", 66, ["none.wg"]),
+    ("graph graphs/verifiable.wg -c configs/micro.yaml", 0,
+     ["<B>tail</B> &#215; 4", "td_error(stop_grad(V), reward, resp, gamma)", "<B>loss ce</B>", "!weight_mean"]),
+    ("graph graphs/verifiable.wg -c configs/micro.yaml -v", 0, ["weight_mean"]),
+    ("graph graphs/rho1.wg -c configs/micro.yaml", 0, ["<B>ref</B>, frozen", "style=dashed"]),
     ("run mine.wg extra.wg -c configs/micro.yaml", 2, ["extra.wg", "one argument too many"]),
 ]
 
