@@ -345,8 +345,8 @@ static void copy_results(Localize *l) {
     for (uint32_t k = 0; k < r->nresult; k++) {
         Result *x = &r->result[k];
         Op op = value_node(r, x->v)->op;
-        if (strcmp(x->kind, "next") != 0 || (op != OP_param && op != OP_state)) continue;
-        uint32_t first = r->nnode; /* the old value of a state under another name: a copy of its own */
+        if (op != OP_param && op != OP_state) continue;
+        uint32_t first = r->nnode; /* the old value, which the end of the step overwrites: a copy of its own */
         ValueId v = b_ew1(r, OP_stop_grad, x->v);
         r->result[k].v = v;
         mark_new(l, first, l->last);

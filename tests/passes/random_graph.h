@@ -35,6 +35,8 @@ typedef struct {
     DimId micro, batch, seq, head, hidden, vocab, wide;
     bool dep[4096]; /* value depends on a parameter */
 } RandomGraph;
+/* Sizes of dims, and how many steps a graph takes: least .. least + spread - 1. */
+typedef struct { int64_t batch, seq, hidden, vocab, wide; uint32_t least, spread; } RandomShape;
 
 static inline ValueId rg_leaf(RandomGraph *x, Op op, DType dt, const char *name, const DimId *d, uint32_t n) {
     Graph *g = x->g;
@@ -396,6 +398,8 @@ static inline void rg_results(RandomGraph *x) {
         static const char *const metric_name[] = {"m0", "m1", "m2"};
         graph_result(g, "metric", metric_name[i], b_over(g, OP_sum, v, t.dim, t.ndim));
     }
+    static const char *const value_name[] = {"v0", "v1"};
+    for (uint32_t i = 0; i < 2; i++) graph_result(g, "value", value_name[i], rg_pick(x));
     Attr st[5] = {at_str(g, "mu"), at_str(g, "user"), at_float(0), at_none(), at_none()};
     ValueId mu = build_leaf(g, OP_state, type_make(DT_F32, NULL, 0), st, 5);
     ValueId next =
@@ -409,18 +413,19 @@ static inline void rg_results(RandomGraph *x) {
     g->clip_norm = rng_below(&x->r, 2) ? 1.0 : 0;
 }
 
-static inline Graph *random_graph(Arena *a, uint64_t seed, bool smooth) {
+static inline Graph *random_graph_of(Arena *a, uint64_t seed, bool smooth, RandomShape shape) {
     RandomGraph *x = NEW(a, RandomGraph);
     Graph *g = x->g = graph_new(a, "random", ST_MATH);
+    g->phase = "train";
     x->r.s = seed * 7919 + 13;
     x->smooth = smooth;
-    x->micro = graph_dim(g, "micro", 1 + rng_below(&x->r, 4));
-    x->batch = graph_dim(g, "batch", 2);
-    x->seq = graph_dim(g, "seq", 4);
+    x->micro = graph_dim(g, "micro", 1 + rng_below(&x->r, 5));
+    x->batch = graph_dim(g, "batch", shape.batch);
+    x->seq = graph_dim(g, "seq", shape.seq);
     x->head = graph_dim(g, "head", 2);
-    x->hidden = graph_dim(g, "hidden", 4);
-    x->vocab = graph_dim(g, "vocab", 5);
-    x->wide = graph_dim(g, "wide", 3);
+    x->hidden = graph_dim(g, "hidden", shape.hidden);
+    x->vocab = graph_dim(g, "vocab", shape.vocab);
+    x->wide = graph_dim(g, "wide", shape.wide);
     g->micro = x->micro;
     g->batch = x->batch;
     g->path = "loss";
@@ -442,10 +447,13 @@ static inline Graph *random_graph(Arena *a, uint64_t seed, bool smooth) {
     typedef void (*StepFn)(RandomGraph *);
     static const StepFn step[] = {rg_unary, rg_unary, rg_binary, rg_binary, rg_compare, rg_reduce, rg_reduce,
                                   rg_move, rg_move, rg_matmul, rg_attention, rg_vocab, rg_vocab};
-    uint32_t n = 8 + rng_below(&x->r, 24);
+    uint32_t n = shape.least + rng_below(&x->r, shape.spread);
     for (uint32_t i = 0; i < n && g->nvalue < 3000; i++) step[rng_below(&x->r, WM_LEN(step))](x);
     rg_results(x);
     return g;
+}
+static inline Graph *random_graph(Arena *a, uint64_t seed, bool smooth) {
+    return random_graph_of(a, seed, smooth, (RandomShape){2, 4, 4, 5, 3, 8, 24});
 }
 
 /* ---- leaves: the same numbers for the same name, whatever pass made the graph */
