@@ -33,8 +33,10 @@ bool build_plan(Arena *a, const BuildOptions *o, Build *b, Diags *d) {
         uint32_t before = d->n;
         Graph *g = lower(a, o, "val", o->val_micro, &ignored, d);
         if (!g) return false;
-        for (uint32_t i = before; i < d->n; i++) /* the same warnings were given for training */
-            if (d->item[i]->level != LEVEL_ERROR) d->item[i]->level = LEVEL_NOTE;
+        uint32_t kept = before; /* the same warnings were given for training */
+        for (uint32_t i = before; i < d->n; i++)
+            if (d->item[i]->level == LEVEL_ERROR) d->item[kept++] = d->item[i];
+        d->n = kept;
         if (!(b->val = passes_run(a, g, &o->pass, d))) return false;
     }
     char *hash = NEWN(a, char, 33);

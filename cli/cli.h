@@ -6,8 +6,6 @@
 #include "cli/config/config.h"
 #include "runtime/train.h"
 
-#define WMTPC_VERSION "0.1"
-
 /* What a command line says. Flags that a command does not list in cmd.def are refused before it runs. */
 typedef struct {
     Env *env;
@@ -50,8 +48,10 @@ typedef struct {
     DataField *field; uint32_t nfield;
     int64_t epoch_steps, total_steps;
 } Session;
-/* need_data: opens the data sets, which a run needs and a plan of a shape does not. false with diagnostics. */
-bool session_open(Cli *c, Session *s, bool need_data);
+/* Which data sets are opened: a run needs both; what a run takes follows from the size of the validation set (opened
+ * where it is there); the rest needs none. */
+typedef enum { DATA_NONE, DATA_SHAPE, DATA_ALL } SessionData;
+bool session_open(Cli *c, Session *s, SessionData want); /* false with diagnostics */
 void session_close(Session *s);
 const char *cli_file(Cli *c, Config *config);       /* FILE.wg of the command line or graph.file; NULL with R007 */
 bool cli_passes(Cli *c, PassOptions *o);             /* --skip, --stop-after, --dump-* */

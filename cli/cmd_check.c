@@ -24,7 +24,7 @@ static bool check_one(Cli *c, const char *file) {
         Cli one = *c;
         one.arg = &file;
         one.narg = file[0] != 0;
-        bool ok = session_open(&one, &s, false);
+        bool ok = session_open(&one, &s, DATA_NONE);
         LowerOptions lo = {.phase = "train", .micro = s.build.micro, .batch = s.build.batch, .seq = s.build.seq, .hyper = s.build.hyper, .nhyper = s.build.nhyper,
                            .model = s.build.model, .nmodel = s.build.nmodel, .path = path, .npath = np, .werror = s.build.werror,
                            .no_warn = s.build.no_warn, .nno_warn = s.build.nno_warn};
@@ -214,7 +214,7 @@ int cmd_version(Cli *c) {
     Sbuf b;
     sb_init(&b, c->a);
     Toolchain t = {0};
-    sb_fmt(&b, "wmtpc %s\nprocessor: %s\n", WMTPC_VERSION, level[cpu_level()]);
+    sb_fmt(&b, "wmtpc %s\nprocessor: %s\n", WM_VERSION, level[cpu_level()]);
     if (toolchain_cc(c->a, c->env, cpu_level(), &t, c->d)) sb_fmt(&b, "compiler: %s\n", t.identity);
     return finish(c, &b);
 }

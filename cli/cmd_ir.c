@@ -1,4 +1,4 @@
-/* cmd_ir.c: commands about graphs: opt, eval, ops, graph, plan. */
+/* cmd_ir.c: commands about graphs: opt, eval, ops, graph. */
 #include "cli/commands.h"
 #include "cli/draw.h"
 
@@ -29,8 +29,8 @@ int cmd_opt(Cli *c) {
     PassOptions o = {.real = DT_F32};
     Graph *g = read_wir(c);
     if (!g || !cli_passes(c, &o)) return diags_exit(c->d);
-    for (uint32_t v = 0; v < g->nvalue; v++)
-        if (g->value[v].ty.dt == DT_F64 && g->value[v].ty.ndim > 2) o.real = DT_F64;
+    for (uint32_t i = 0; i < g->nnode; i++) /* parameters have the dtype of the computation */
+        if (g->node[i].op == OP_param) o.real = value_type(g, (ValueId){g->node[i].out0})->dt;
     if (!c->pass) return (g = passes_run(c->a, g, &o, c->d)) ? put_graph(c, g) : diags_exit(c->d);
     for (const char *p = c->pass; *p;) {
         const char *comma = strchr(p, ',');
@@ -134,7 +134,7 @@ int cmd_graph(Cli *c) {
     GraphInfo info;
     Graph *g = NULL;
     if (c->config) {
-        ok = session_open(c, &s, false);
+        ok = session_open(c, &s, DATA_NONE);
         LowerOptions lo = {.phase = "train", .micro = s.build.micro, .batch = s.build.batch, .seq = s.build.seq, .hyper = s.build.hyper, .nhyper = s.build.nhyper,
                            .model = s.build.model, .nmodel = s.build.nmodel, .path = s.build.path, .npath = s.build.npath};
         g = ok ? frontend_lower(c->a, s.file, &lo, &info, c->d) : NULL;

@@ -23,7 +23,6 @@ static Counts count(const Plan *p) {
     return k;
 }
 
-/* Work bytes of one program by what holds them at the fullest moment: inputs, outputs, everything between. */
 static void put_json(Sbuf *b, const Plan *p, const Counts *k, int64_t limit) {
     sb_fmt(b, "{\"graph\": \"%s\", \"hash\": \"%s\", \"parameters\": %lld, \"trained\": %lld,\n", p->graph_name, p->hash, (long long)k->params, (long long)k->trained);
     sb_fmt(b, " \"state_bytes\": %lld, \"parameter_bytes\": %lld, \"optimizer_bytes\": %lld, \"user_state_bytes\": %lld,\n", (long long)p->arena_bytes[0],
@@ -73,8 +72,10 @@ int cmd_plan(Cli *c) {
         p = plan_parse(c->a, file, text, len, c->d);
         if (!p || !plan_check(p, file, c->d)) return diags_exit(c->d);
     } else {
-        bool ok = session_open(c, &s, false) && build_plan(c->a, &s.build, &build, c->d);
+        bool ok = session_open(c, &s, DATA_SHAPE) && build_plan(c->a, &s.build, &build, c->d);
         if (ok) limit = config_num(s.config, "runtime.memory_limit");
+        const char *val = ok ? config_str(s.config, "dataset.validation") : "";
+        if (val[0] && !s.val) say(c, "%s is not there: the plan is without validation", val);
         session_close(&s);
         if (!ok) return diags_exit(c->d);
         p = &build.plan;

@@ -103,7 +103,7 @@ static bool prepare(Run *r) {
     const char *file = c->narg ? c->arg[0] : "";
     bool from_plan = is_plan(file);
     if (from_plan && (!open_plan(r, file) || !session_of_plan(r, file))) return false;
-    if (!session_open(c, &r->s, true) || (from_plan && !same_keys(r, file))) return false;
+    if (!session_open(c, &r->s, DATA_ALL) || (from_plan && !same_keys(r, file))) return false;
     if (from_plan) {
         int v = -1;
         for (uint32_t i = 0; i < r->plan->nprogram; i++)
@@ -155,7 +155,7 @@ static bool checkpoint_info(Run *r) {
     Sbuf b;
     sb_init(&b, c->a);
     config_show(r->s.config, &b, true);
-    r->info = (CkptInfo){.config = b.s, .graph_hash = r->plan->graph_hash, .plan_hash = r->plan->hash, .built = WMTPC_VERSION,
+    r->info = (CkptInfo){.config = b.s, .graph_hash = r->plan->graph_hash, .plan_hash = r->plan->hash, .built = WM_VERSION,
                          .machine = r->k.toolchain.identity, .model = m, .nmodel = r->s.info.nmodel};
     return true;
 }
@@ -167,7 +167,7 @@ static bool write_run_json(Run *r, const char *status, const TrainResult *t) {
     sb_str(&b, "{\n  \"command\": ");
     const char *line = arena_fmt(c->a, "wmtpc %s %s", c->command, r->s.file);
     json_quote(&b, line, strlen(line));
-    sb_fmt(&b, ",\n  \"version\": \"%s\",\n  \"status\": \"%s\",\n  \"graph\": ", WMTPC_VERSION, status);
+    sb_fmt(&b, ",\n  \"version\": \"%s\",\n  \"status\": \"%s\",\n  \"graph\": ", WM_VERSION, status);
     json_quote(&b, r->plan->graph_name, strlen(r->plan->graph_name));
     sb_fmt(&b, ",\n  \"plan\": \"%s\",\n  \"steps\": %lld,\n  \"arena_bytes\": %lld", r->plan->hash, (long long)r->s.total_steps, (long long)plan_memory(r->plan));
     if (t) {
@@ -316,7 +316,7 @@ int cmd_run(Cli *c) {
 static int compile(Run *r) {
     Cli *c = r->c;
     Sbuf b;
-    if (!session_open(c, &r->s, true) || !build_plan(c->a, &r->s.build, &r->b, c->d)) return diags_exit(c->d);
+    if (!session_open(c, &r->s, DATA_ALL) || !build_plan(c->a, &r->s.build, &r->b, c->d)) return diags_exit(c->d);
     if (!kernels_get(c->a, &r->b.plan, r->b.source, &r->k, c->d)) return diags_exit(c->d);
     sb_init(&b, c->a);
     plan_print(&r->b.plan, &b);

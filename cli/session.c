@@ -180,30 +180,54 @@ static bool bins(Cli *c, Session *s, DataOptions *o) {
     return true;
 }
 
-static bool open_data(Cli *c, Session *s) {
+/* What both data sets have in common. */
+static DataOptions data_options(Cli *c, Session *s, const char *name) {
     Config *k = s->config;
-    DataOptions o = {.name = "train", .draw = s->info.side > 1 ? DRAW_PAIR : s->info.group > 1 ? DRAW_GROUP : DRAW_ONE,
-                     .width = s->info.side > 1 ? s->info.side : s->info.group > 1 ? s->info.group : 1,
-                     .n_samples = config_int(k, "data_sampling.n_samples"), .balance_correct = config_bool(k, "data_sampling.balance_correct"),
-                     .correct_only = config_bool(k, "data_sampling.correct_only"), .correct_ratio = config_num(k, "data_sampling.correct_ratio"),
-                     .max_pairs_per_problem = config_int(k, "data_sampling.max_pairs_per_problem"), .template_name = config_str(k, "dataset.template"),
-                     .max_length = s->build.seq, .vocab = INT64_MAX, .seed = (uint64_t)config_num(k, "training.seed"), .shuffle = true};
-    const char *train = config_str(k, "dataset.train"), *val = config_str(k, "dataset.validation");
+    if (!s->field) {
+        s->field = NEWN(c->a, DataField, s->info.ninput + 1);
+        for (uint32_t i = 0; i < s->info.ninput; i++)
+            s->field[s->nfield++] = (DataField){s->info.input[i].name, s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name};
+    }
+    return (DataOptions){.name = name, .draw = s->info.side > 1 ? DRAW_PAIR : s->info.group > 1 ? DRAW_GROUP : DRAW_ONE,
+                         .width = s->info.side > 1 ? s->info.side : s->info.group > 1 ? s->info.group : 1,
+                         .correct_only = config_bool(k, "data_sampling.correct_only"),
+                         .max_pairs_per_problem = config_int(k, "data_sampling.max_pairs_per_problem"),
+                         .template_name = config_str(k, "dataset.template"), .max_length = s->build.seq, .vocab = INT64_MAX,
+                         .seed = (uint64_t)config_num(k, "training.seed")};
+}
+
+/* The validation set, which decides how many micro-batches its program has. */
+static bool open_validation(Cli *c, Session *s) {
+    const char *val = config_str(s->config, "dataset.validation");
+    if (!val[0]) return true;
+    DataOptions o = data_options(c, s, "validation");
+    if (!(s->val = data_open(c->env, val, &o, s->field, s->nfield, c->d))) return false;
+    s->build.val_micro = (data_items(s->val) + s->build.batch - 1) / s->build.batch;
+    return true;
+}
+
+static bool open_training(Cli *c, Session *s) {
+    Config *k = s->config;
+    DataOptions o = data_options(c, s, "train");
+    o.n_samples = config_int(k, "data_sampling.n_samples");
+    o.balance_correct = config_bool(k, "data_sampling.balance_correct");
+    o.correct_ratio = config_num(k, "data_sampling.correct_ratio");
+    o.shuffle = true;
+    const char *train = config_str(k, "dataset.train");
     if (o.correct_ratio > 1) return diag_fail(c->d, C003, config_loc(k, "data_sampling.correct_ratio"), "`data_sampling.correct_ratio` is a share from 0 to 1");
     if (!bins(c, s, &o)) return false;
-    s->field = NEWN(c->a, DataField, s->info.ninput + 1);
-    for (uint32_t i = 0; i < s->info.ninput; i++)
-        s->field[s->nfield++] = (DataField){s->info.input[i].name, s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name};
     if (!train[0]) return diag_fail(c->d, C003, NOLOC, "dataset.train is not set: the JSON lines to train on");
     if (!(s->train = data_open(c->env, train, &o, s->field, s->nfield, c->d))) return false;
     s->epoch_steps = train_epoch_steps(data_items(s->train), s->build.batch, s->build.micro);
     s->total_steps = train_total_steps(config_num(k, "training.n_epochs"), s->epoch_steps);
-    if (!val[0]) return true;
-    o = (DataOptions){.name = "validation", .draw = o.draw, .width = o.width, .max_pairs_per_problem = o.max_pairs_per_problem, .correct_only = o.correct_only,
-                      .template_name = o.template_name, .max_length = o.max_length, .vocab = o.vocab, .seed = o.seed};
-    if (!(s->val = data_open(c->env, val, &o, s->field, s->nfield, c->d))) return false;
-    s->build.val_micro = (data_items(s->val) + s->build.batch - 1) / s->build.batch;
     return true;
+}
+
+/* A shape is worked out where the data is and where it is not. */
+static bool open_data(Cli *c, Session *s, SessionData want) {
+    const char *val = config_str(s->config, "dataset.validation");
+    if (want == DATA_NONE || (want == DATA_SHAPE && !file_exists(c->env, val))) return true;
+    return (want != DATA_ALL || open_training(c, s)) && open_validation(c, s);
 }
 
 static bool read_build(Cli *c, Session *s) {
@@ -265,7 +289,7 @@ static void plan_options(Cli *c, Session *s) {
     s->build.noption = n;
 }
 
-bool session_open(Cli *c, Session *s, bool need_data) {
+bool session_open(Cli *c, Session *s, SessionData want) {
     memset(s, 0, sizeof *s);
     if (c->ranks > 1) return diag_fail(c->d, C003, NOLOC, "-n %lld: this version runs on one rank", (long long)c->ranks);
     s->config = config_load(c->a, c->env, c->config, c->override, c->noverride, c->d);
@@ -281,7 +305,7 @@ bool session_open(Cli *c, Session *s, bool need_data) {
         if (!open_model(c, s, i, &m[i])) return false;
     s->build.model = m;
     s->build.nmodel = s->info.nmodel;
-    if (need_data && !open_data(c, s)) return false;
+    if (!open_data(c, s, want)) return false;
     plan_options(c, s);
     return true;
 }

@@ -149,9 +149,12 @@ const Result *graph_find_result(const Graph *g, const char *kind, const char *na
 void graph_note(Graph *g, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    GROW(g->arena, g->note, g->nnote, g->note_cap);
-    g->note[g->nnote++] = arena_vfmt(g->arena, fmt, ap);
+    const char *text = arena_vfmt(g->arena, fmt, ap);
     va_end(ap);
+    for (uint32_t k = 0; k < g->nnote; k++)
+        if (strcmp(g->note[k], text) == 0) return;
+    GROW(g->arena, g->note, g->nnote, g->note_cap);
+    g->note[g->nnote++] = text;
 }
 
 /* Two passes over the operands: count, then place; nodes come out in order as nodes are visited in order. A

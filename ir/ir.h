@@ -159,7 +159,7 @@ Attr at_dt(DType d);
 Attr at_none(void);
 void graph_result(Graph *g, const char *kind, const char *name, ValueId v);
 const Result *graph_find_result(const Graph *g, const char *kind, const char *name);
-void graph_note(Graph *g, const char *fmt, ...) WM_PRINTF(2, 3);
+void graph_note(Graph *g, const char *fmt, ...) WM_PRINTF(2, 3); /* a note that is there already is not added again */
 
 /* ---- reading */
 static inline const Node *value_node(const Graph *g, ValueId v) { return &g->node[g->value[v.i].def.i]; }

@@ -45,6 +45,7 @@ if(TARGET wmtpc)
     add_test(NAME docs/${page} COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/docs.py ${CMAKE_SOURCE_DIR}/docs/${page}.md
              ${CMAKE_SOURCE_DIR} $<TARGET_FILE:wmtpc>)
   endforeach()
+  add_test(NAME cli/plans COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/plans.py ${CMAKE_SOURCE_DIR} $<TARGET_FILE:wmtpc>)
   add_test(NAME cli/answers COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/cli.py ${CMAKE_SOURCE_DIR} $<TARGET_FILE:wmtpc>)
   file(GLOB wg_sources RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/graphs/*.wg ${CMAKE_SOURCE_DIR}/graphs/lib/*.wg)
   add_test(NAME graphs/tests COMMAND wmtpc test ${wg_sources} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
