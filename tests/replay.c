@@ -400,7 +400,14 @@ static bool replay(Replay *r) {
     return ok;
 }
 
-typedef struct { int argc; char **argv; Diags *d; } Args;
+typedef struct { int argc; char **argv; Diags *d; bool shown; } Args;
+
+static void show(Diags *d) {
+    Sbuf b;
+    sb_init(&b, d->arena);
+    diags_render(d, &b, false);
+    if (b.len) fputs(b.s, stderr);
+}
 
 static bool off(PassOptions *o, const char *name) {
     if (strcmp(name, "simplify") == 0) return o->off_simplify = true;
@@ -433,6 +440,8 @@ static bool guarded(void *ctx, Guard *g) {
     Json *c = file_read_all(r.env, a, path, 64 << 20, &text, &len, x->d) ? json_parse(text, len, path, 1, 64, x->d, D001) : NULL;
     r.c = c;
     ok = c && replay(&r);
+    show(x->d); /* while the files that the messages quote are in memory */
+    x->shown = true;
     json_free(c);
     arena_close(a);
     return ok;
@@ -440,12 +449,9 @@ static bool guarded(void *ctx, Guard *g) {
 
 int main(int argc, char **argv) {
     Diags *d = diags_open(env_posix());
-    Args x = {argc, argv, d};
+    Args x = {argc, argv, d, false};
     bool ok = guard_run(guarded, &x, d);
-    Sbuf b;
-    sb_init(&b, d->arena);
-    diags_render(d, &b, false);
-    if (b.len) fputs(b.s, stderr);
+    if (!x.shown) show(d);
     int code = ok ? 0 : diags_exit(d) ? diags_exit(d) : EXIT_INTERNAL;
     diags_close(d);
     return code;
