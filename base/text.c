@@ -25,8 +25,8 @@ const char *text_escape(Arena *a, const char *s, size_t n) {
         if (len <= 0) {
             sb_fmt(&b, "\\x%02x", (unsigned)(unsigned char)s[i]);
             i++;
-        } else if (c < 32 || (c >= 127 && c < 160) || (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069)) {
-            sb_fmt(&b, "\\u{%x}", (unsigned)c); /* controls, and those that turn the direction of writing */
+        } else if (c < 32 || (c >= 127 && c < 160) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff || (c & 0xfffe) == 0xfffe) {
+            sb_fmt(&b, "\\u{%x}", (unsigned)c); /* controls, line ends, what turns the direction of writing, no characters */
             i += (size_t)len;
         } else {
             sb_put(&b, s + i, (size_t)len);

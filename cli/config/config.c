@@ -1,6 +1,7 @@
 /* config.c: layers, overrides, typed reading, and `config show`. */
 #include "cli/config/tree.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,44 +207,65 @@ bool config_rows(const Config *c, Arena *a, const char *key, double **v, uint32_
     return true;
 }
 
-/* Between double quotes, as single quotes cannot hold line ends and other control characters. */
+/* Characters that YAML ends lines with or refuses, as code points; 0: the bytes at s may stand as they are. */
+static unsigned special(const char *s, int *len) {
+    const unsigned char *u = (const unsigned char *)s;
+    *len = 1;
+    if (u[0] < 32 || u[0] == 127) return u[0];
+    if (u[0] == 0xc2 && u[1] < 0xa0) return *len = 2, u[1];
+    *len = 3;
+    if (u[0] == 0xe2 && u[1] == 0x80 && (u[2] == 0xa8 || u[2] == 0xa9)) return 0x2000u + u[2] - 0x80;
+    if (u[0] == 0xef && u[1] == 0xbb && u[2] == 0xbf) return 0xfeff;
+    if (u[0] == 0xef && u[1] == 0xbf && u[2] >= 0xbe) return 0xffc0u + u[2] - 0x80;
+    return 0;
+}
+
+/* Between double quotes: single quotes cannot hold line ends and other special characters. */
 static void put_escaped(Sbuf *o, const char *s) {
     sb_chr(o, '"');
-    for (; *s; s++) {
-        if ((unsigned char)*s < 32 || *s == 127) sb_fmt(o, "\\x%02x", (unsigned)(unsigned char)*s);
-        else if (*s == '"' || *s == '\\') sb_fmt(o, "\\%c", *s);
-        else sb_chr(o, *s);
+    for (int len; *s;) {
+        unsigned c = special(s, &len);
+        if (c) sb_fmt(o, "\\u%04x", c), s += len;
+        else {
+            if (*s == '"' || *s == '\\') sb_chr(o, '\\');
+            sb_chr(o, *s++);
+        }
     }
     sb_chr(o, '"');
 }
 
-static void put_scalar(Sbuf *o, const Tree *t) {
-    for (const char *s = t->text; *s; s++)
-        if ((unsigned char)*s < 32 || *s == 127) {
-            put_escaped(o, t->text);
-            return;
-        }
-    bool plain = t->text[0] != 0 && !t->quoted;
-    for (const char *s = t->text; *s; s++)
-        if (!((*s >= '0' && *s <= '9') || (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || strchr("._-/%+", *s))) plain = false;
-    if (t->text[0] == '-' || t->text[0] == '%') plain = plain && t->text[1] != 0 && t->text[0] == '-' && t->text[1] != ' ';
-    if (plain) {
-        sb_str(o, t->text);
-        return;
+static void put_text(Sbuf *o, const char *text, bool quoted) {
+    bool plain = text[0] != 0 && !quoted, control = false;
+    for (const char *s = text; *s; s++) {
+        bool word = (*s >= '0' && *s <= '9') || (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || strchr("._-/%+", *s);
+        plain = plain && word;
+        control = control || (unsigned char)*s < 32 || (unsigned char)*s >= 127;
     }
-    sb_chr(o, '\'');
-    for (const char *s = t->text; *s; s++) sb_put(o, *s == '\'' ? "''" : s, *s == '\'' ? 2 : 1);
-    sb_chr(o, '\'');
+    if (text[0] == '%' || (text[0] == '-' && !isalnum((unsigned char)text[1])) || strncmp(text, "...", 3) == 0) plain = false;
+    if (plain) sb_str(o, text);
+    else if (control) put_escaped(o, text);
+    else {
+        sb_chr(o, '\'');
+        for (const char *s = text; *s; s++) sb_put(o, *s == '\'' ? "''" : s, *s == '\'' ? 2 : 1);
+        sb_chr(o, '\'');
+    }
 }
 
-static void put_list(Sbuf *o, const Tree *t) {
-    sb_chr(o, '[');
+static void put_flow(Sbuf *o, const Tree *t) {
+    if (t->kind == T_SCALAR) {
+        put_text(o, t->text, t->quoted);
+        return;
+    }
+    sb_chr(o, t->kind == T_MAP ? '{' : '[');
     for (uint32_t i = 0; i < t->n; i++) {
         if (i) sb_str(o, ", ");
-        if (t->item[i]->kind == T_LIST) put_list(o, t->item[i]);
-        else put_scalar(o, t->item[i]);
+        if (t->kind == T_MAP) {
+            put_text(o, t->item[i]->key, false);
+            sb_str(o, ": ");
+        }
+        put_flow(o, t->item[i]);
     }
-    sb_chr(o, ']');
+    sb_chr(o, t->kind == T_MAP ? '}' : ']');
 }
 
 static void show(Sbuf *o, const Tree *t, int depth) {
@@ -251,18 +273,19 @@ static void show(Sbuf *o, const Tree *t, int depth) {
         const Tree *x = t->item[i];
         if (depth == 0 && strcmp(x->key, "defaults") == 0) continue;
         size_t start = o->len;
-        sb_fmt(o, "%*s%s:", depth * 2, "", x->key);
+        sb_fmt(o, "%*s", depth * 2, "");
+        put_text(o, x->key, false);
+        sb_chr(o, ':');
         if (x->kind == T_MAP) {
             sb_str(o, x->n ? "\n" : " {}\n");
             show(o, x, depth + 1);
             continue;
         }
         sb_chr(o, ' ');
-        if (x->kind == T_LIST) put_list(o, x);
-        else put_scalar(o, x);
+        put_flow(o, x);
         int pad = 44 - (int)(o->len - start);
-        sb_fmt(o, "%*s  # %s", pad > 0 ? pad : 0, "", x->origin);
-        if (x->was) sb_fmt(o, "; was %s", x->was);
+        sb_fmt(o, "%*s  # %s", pad > 0 ? pad : 0, "", text_escape(o->a, x->origin, strlen(x->origin)));
+        if (x->was) sb_fmt(o, "; was %s", text_escape(o->a, x->was, strlen(x->was)));
         sb_chr(o, '\n');
     }
 }

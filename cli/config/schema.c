@@ -166,7 +166,9 @@ static const char *expand(Inter *x, const Tree *at, const char *text, int depth)
         text = close + 1;
     }
     sb_str(&b, text);
-    return b.s;
+    if (!strstr(b.s, "${")) return b.s;
+    diag_add(x->d, C003, at->loc, "what stands for ${..} here makes ${ again; references are expanded once");
+    return NULL;
 }
 
 static bool walk(Inter *x, Tree *t) {

@@ -2,7 +2,9 @@
 #include "runtime/data.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const train = WM_SOURCE_DIR "/data/train.jsonl";
 static DataOptions options(void) {
@@ -92,9 +94,12 @@ Test(data, tokens_labels_and_truncation) {
 }
 
 static DataSet *of_text(const char *text, DataOptions *o) {
-    static const char path[] = "/tmp/wm_test_data.jsonl";
+    char path[64]; /* one for each test: they run at the same time */
+    snprintf(path, sizeof path, "/tmp/wm_test_data-%d.jsonl", (int)getpid());
     cr_assert(file_write_atomic(env_posix(), path, text, strlen(text), d));
-    return data_open(env_posix(), path, o, NULL, 0, d);
+    DataSet *s = data_open(env_posix(), path, o, NULL, 0, d);
+    unlink(path);
+    return s;
 }
 
 Test(data, damaged_lines_name_line_and_byte) {
