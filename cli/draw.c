@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-enum { MAX_LINE = 64, NOBOX = UINT32_MAX };
+enum { MAX_LINE = 64 };
+static const uint32_t NOBOX = UINT32_MAX;
 typedef struct {
     const char *name, *model; /* model NULL: outside of models */
     ValueId out;              /* what others read from the box, or else its last value */

@@ -1,7 +1,6 @@
 /* config.c: layers, overrides, typed reading, and `config show`. */
 #include "cli/config/tree.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -234,14 +233,15 @@ static void put_escaped(Sbuf *o, const char *s) {
     sb_chr(o, '"');
 }
 
+static bool letter_or_digit(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
 static void put_text(Sbuf *o, const char *text, bool quoted) {
     bool plain = text[0] != 0 && !quoted, control = false;
     for (const char *s = text; *s; s++) {
-        bool word = (*s >= '0' && *s <= '9') || (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || strchr("._-/%+", *s);
-        plain = plain && word;
+        plain = plain && (letter_or_digit(*s) || strchr("._-/%+", *s));
         control = control || (unsigned char)*s < 32 || (unsigned char)*s >= 127;
     }
-    if (text[0] == '%' || (text[0] == '-' && !isalnum((unsigned char)text[1])) || strncmp(text, "...", 3) == 0) plain = false;
+    if (text[0] == '%' || (text[0] == '-' && !letter_or_digit(text[1])) || strncmp(text, "...", 3) == 0) plain = false;
     if (plain) sb_str(o, text);
     else if (control) put_escaped(o, text);
     else {

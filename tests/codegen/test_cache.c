@@ -33,7 +33,7 @@ static void teardown(void) {
     arena_close(arena);
     diags_close(diags);
 }
-TestSuite(cache, .init = setup, .fini = teardown, .timeout = 240);
+TestSuite(cache, .init = setup, .fini = teardown, .timeout = 1200);
 
 /* Names at file scope are the same in all sources, with another meaning in each. */
 static KernelSource numbered(int i) {

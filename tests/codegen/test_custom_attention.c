@@ -26,11 +26,11 @@ static const struct { const char *q, *k, *v, *o; } shapes[] = {
     {"q4 a2 d16 s90", "s90 k2 a2 d16", "a2 d16 k2 s90", "q4 a2 d16 s90"},
     {"a2 s90 q4 d16", "a2 s90 k2 d16", "a2 s90 k2 e24", "a2 s90 q4 e24"},
 };
-Test(custom_attention, forward, .timeout = 240) {
+Test(custom_attention, forward, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++)
         for (int t = 0; t < 2; t++) attend(t ? DT_F32 : DT_F64, shapes[i].q, shapes[i].k, shapes[i].v, shapes[i].o, false);
 }
-Test(custom_attention, backward, .timeout = 240) {
+Test(custom_attention, backward, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++)
         for (int t = 0; t < 2; t++) attend(t ? DT_F32 : DT_F64, shapes[i].q, shapes[i].k, shapes[i].v, shapes[i].o, true);
 }
@@ -53,6 +53,6 @@ static void attend_part(DType dt, uint32_t wanted) {
     case_check(&c, case_node(&c, r), "attention_grad, one result");
     case_close(&c);
 }
-Test(custom_attention, parts, .timeout = 240) {
+Test(custom_attention, parts, .timeout = 1200) {
     for (uint32_t i = 0; i < 3; i++) attend_part(DT_F64, i);
 }

@@ -42,9 +42,9 @@ static const struct { const char *x, *y, *over, *what; } shapes[] = {
     {"r33 k1024", "n40 k1024", "k1024", "rows a power of two apart"},
 };
 
-Test(custom_gemm, f64, .timeout = 240) {
+Test(custom_gemm, f64, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++) product(DT_F64, shapes[i].x, shapes[i].y, shapes[i].over, shapes[i].what);
 }
-Test(custom_gemm, f32, .timeout = 240) {
+Test(custom_gemm, f32, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++) product(DT_F32, shapes[i].x, shapes[i].y, shapes[i].over, shapes[i].what);
 }

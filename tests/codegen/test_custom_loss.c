@@ -75,19 +75,19 @@ static void backward(DType dt, const Shape *s, bool entropy) {
     case_check(&c, case_node(&c, r), "linear_ce_grad");
     case_close(&c);
 }
-Test(custom_loss, forward, .timeout = 240) {
+Test(custom_loss, forward, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++) {
         forward(DT_F64, &shapes[i]);
         forward(DT_F32, &shapes[i]);
     }
 }
-Test(custom_loss, forward_backward, .timeout = 240) {
+Test(custom_loss, forward_backward, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++) {
         both(DT_F64, &shapes[i]);
         both(DT_F32, &shapes[i]);
     }
 }
-Test(custom_loss, backward, .timeout = 240) {
+Test(custom_loss, backward, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++) {
         backward(DT_F64, &shapes[i], i % 2);
         backward(DT_F32, &shapes[i], !(i % 2));
@@ -115,7 +115,7 @@ static void divergence(DType dt, const char *rows, const char *over2, const char
     case_check(&c, case_node(&c, r), "linear_kl");
     case_close(&c);
 }
-Test(custom_loss, divergence, .timeout = 240) {
+Test(custom_loss, divergence, .timeout = 1200) {
     for (int i = 0; i < 2; i++) {
         DType dt = i ? DT_F32 : DT_F64;
         divergence(dt, "a3 s5", "g9", "a3 s5", FILL_SPARSE);

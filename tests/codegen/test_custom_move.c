@@ -17,7 +17,7 @@ static void shifted(DType dt, const char *x, const char *dim, int by, double fil
     Attr at[5] = {at_dim(case_dim(&c, dim)), at_int(by), at_none(), at_none(), at_float(fill)};
     check1(&c, OP_shift, &v, 1, at, 5, "shift");
 }
-Test(custom_move, shift, .timeout = 240) {
+Test(custom_move, shift, .timeout = 1200) {
     shifted(DT_F64, "a3 s6 h5", "s", 1, 0);
     shifted(DT_F32, "a3 s6 h5", "s", -2, 0.5);
     shifted(DT_F32, "a3 s6", "s", 3, 0);
@@ -34,13 +34,13 @@ static void shift_added(DType dt, bool grad) {
     Attr at[5] = {at_dim(case_dim(&c, "s")), at_int(1), at_dims(c.g, add, 2), at_ints(c.g, factor, 2), at_float(0.25)};
     check1(&c, grad ? OP_shift_grad : OP_shift, &v, 1, at, grad ? 4 : 5, "shift with added dims");
 }
-Test(custom_move, shift_added, .timeout = 240) {
+Test(custom_move, shift_added, .timeout = 1200) {
     shift_added(DT_F64, false);
     shift_added(DT_F32, false);
     shift_added(DT_F64, true);
     shift_added(DT_F32, true);
 }
-Test(custom_move, shift_grad_plain, .timeout = 240) {
+Test(custom_move, shift_grad_plain, .timeout = 1200) {
     START(DT_F64);
     ValueId v = case_real(&c, "a3 s7 h4");
     Attr at[4] = {at_dim(case_dim(&c, "s")), at_int(2), at_none(), at_none()};
@@ -53,14 +53,14 @@ static void selected(DType dt, Op op, const char *x, const char *dim, int64_t si
     Attr at[2] = {at_dim(graph_dim(c.g, dim, size)), at_int(index)};
     check1(&c, op, &v, 1, at, 2, op_info[op].name);
 }
-Test(custom_move, select_place, .timeout = 240) {
+Test(custom_move, select_place, .timeout = 1200) {
     selected(DT_F64, OP_select, "a3 s6 h5", "s", 6, 2);
     selected(DT_F32, OP_select, "a3 s6 h5", "a", 3, 2);
     selected(DT_I32, OP_select, "a3 s6 h5", "h", 5, 4);
     selected(DT_F64, OP_place, "a3 s6", "n", 4, 3);
     selected(DT_F32, OP_place, "a3 s6", "n", 4, 0);
 }
-Test(custom_move, stack, .timeout = 240) {
+Test(custom_move, stack, .timeout = 1200) {
     START(DT_F32);
     ValueId v[3] = {case_real(&c, "a3 s6"), case_real(&c, "a3 s6"), case_real(&c, "a3 s6")};
     Attr at[1] = {at_dim(graph_dim(c.g, "n", 3))};
@@ -74,7 +74,7 @@ static void transposed(const char *to) {
     Attr at[1] = {at_dims(c.g, d, n)};
     check1(&c, OP_transpose, &v, 1, at, 1, "transpose");
 }
-Test(custom_move, transpose, .timeout = 240) {
+Test(custom_move, transpose, .timeout = 1200) {
     transposed("s6 a3 h5");
     transposed("h5 a3 s6");
     transposed("a3 h5 s6");
@@ -87,7 +87,7 @@ static void rotated(DType dt, const char *x, bool inverse) {
     Attr at[3] = {at_dim(case_dim(&c, "s")), at_dim(case_dim(&c, "d")), at_bool(inverse)};
     check1(&c, OP_rope, v, 2, at, 3, "rope");
 }
-Test(custom_move, rope, .timeout = 240) {
+Test(custom_move, rope, .timeout = 1200) {
     rotated(DT_F64, "a2 s5 h3 d4", false);
     rotated(DT_F32, "a2 s5 h3 d4", true);
     rotated(DT_F64, "d4 a2 s5", true);
@@ -99,7 +99,7 @@ static void gathered(DType dt, const char *x, const char *t, Fill fill) {
     Attr at[1] = {at_dim(case_dim(&c, "v"))};
     check1(&c, OP_gather, v, 2, at, 1, "gather");
 }
-Test(custom_move, gather, .timeout = 240) {
+Test(custom_move, gather, .timeout = 1200) {
     gathered(DT_F64, "v7 h4", "a3 b5", FILL_TOKEN);
     gathered(DT_F32, "v7 h4 g3", "a3 b5", FILL_TOKEN);
     gathered(DT_F32, "h4 v7", "a3 b5", FILL_TOKEN);
@@ -115,7 +115,7 @@ static void scattered(DType dt, const char *x, const char *t, const char *over, 
     Attr at[2] = {at_dim(graph_dim(c.g, "v", 7)), at_dims(c.g, d, n)};
     check1(&c, OP_scatter_add, v, 2, at, 2, "scatter_add");
 }
-Test(custom_move, scatter_add, .timeout = 240) {
+Test(custom_move, scatter_add, .timeout = 1200) {
     scattered(DT_F64, "a3 b50 h4", "a3 b50", "a3 b50", FILL_TOKEN);
     scattered(DT_F32, "a3 b50 h4", "a3 b50", "a3 b50", FILL_TOKEN);
     scattered(DT_F64, "a3 b50 h4 g2", "a3 b50", "b50", FILL_TOKEN);
@@ -145,7 +145,7 @@ static void leaf(DType dt, Op op, const char *dims, const Attr *at, uint32_t nat
     case_check(&c, case_node(&c, v), op_info[op].name);
     case_close(&c);
 }
-Test(custom_move, leaves, .timeout = 240) {
+Test(custom_move, leaves, .timeout = 1200) {
     const DType both[] = {DT_F64, DT_F32};
     for (int i = 0; i < 2; i++) {
         leaf(both[i], OP_uniform, "a3 s17", (const Attr[]){at_int(4000000000)}, 1);

@@ -24,7 +24,7 @@ static void along(DType dt, Op op, const char *x, const char *dim, int64_t attr)
     if (op == OP_cumsum) at[1] = at_bool(attr != 0);
     finish(&c, op, &v, 1, at, mask ? 1 : op == OP_argmax ? 3 : 2);
 }
-Test(custom_order, along, .timeout = 240) {
+Test(custom_order, along, .timeout = 1200) {
     for (int r = 0; r < 2; r++) {
         along(DT_F64, OP_argmax, "a4 b6", "b", r);
         along(DT_F32, OP_argmax, "a4 b6 c3", "b", r);
@@ -45,7 +45,7 @@ static void scanned(DType dt, const char *init, const char *a, const char *b, bo
     }
     finish(&c, grad ? OP_scan_grad : OP_scan, v, grad ? 6 : 4, at, 2);
 }
-Test(custom_order, scan, .timeout = 240) {
+Test(custom_order, scan, .timeout = 1200) {
     for (int i = 0; i < 4; i++) {
         scanned(DT_F64, "a4 g2", "a4 s9 g2", "a4 s9 g2", i & 1, i & 2);
         scanned(DT_F32, "a4", "s9", "a4 s9 g2", i & 1, i & 2);
@@ -65,7 +65,7 @@ static void scan_part(DType dt, uint32_t wanted, const char *a) {
     case_check(&c, case_node(&c, r), "scan_grad, one result");
     case_close(&c);
 }
-Test(custom_order, scan_grad_parts, .timeout = 240) {
+Test(custom_order, scan_grad_parts, .timeout = 1200) {
     for (uint32_t i = 0; i < 3; i++) {
         scan_part(DT_F64, i, "a4 s9");
         scan_part(DT_F32, i, "s9");
@@ -80,7 +80,7 @@ static void quantiles(DType dt, double q, const char *x, const char *m, const ch
     Attr at[2] = {at_float(q), at_dims(c.g, d, n)};
     finish(&c, OP_quantile, v, 2, at, 2);
 }
-Test(custom_order, quantile, .timeout = 240) {
+Test(custom_order, quantile, .timeout = 1200) {
     quantiles(DT_F64, 0.4, "a4 b60", "a4 b60", "b60", FILL_MASK);
     quantiles(DT_F32, 0.4, "a4 b60", "a4 b60", "a4 b60", FILL_MASK);
     quantiles(DT_F32, 0.0, "a4 b60", "b60 a4", "a4", FILL_MASK);
@@ -97,7 +97,7 @@ static void shuffled(DType dt, const char *x, const char *m, const char *over, b
     Attr at[3] = {at_dim(case_dim(&c, over)), at_int(99), at_bool(inverse)};
     finish(&c, OP_shuffle, v, 2, at, 3);
 }
-Test(custom_order, shuffle, .timeout = 240) {
+Test(custom_order, shuffle, .timeout = 1200) {
     for (int i = 0; i < 2; i++) {
         shuffled(DT_F64, "a4 b60", "a4 b60", "b", i);
         shuffled(DT_F32, "a7 b60", "a7 b60", "a", i);
@@ -143,7 +143,7 @@ static void second_half(DType dt, Op op) {
     case_close(&c);
     case_close(&whole);
 }
-Test(custom_order, micro_batches, .timeout = 240) {
+Test(custom_order, micro_batches, .timeout = 1200) {
     const Op op[] = {OP_uniform, OP_normal, OP_shuffle};
     for (int i = 0; i < 3; i++) {
         second_half(DT_F64, op[i]);

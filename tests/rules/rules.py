@@ -155,7 +155,12 @@ def output(*args):
 
 def rule_calls(root, build):
     """System calls go through base/env_posix.c."""
-    seen = [(f, [x.split() for x in output("nm", path)]) for f, path in objects(root, build)]
+    name = {path: f for f, path in objects(root, build)}
+    seen = {f: [] for f in name.values()}
+    for path, _, rest in (x.partition(":") for x in output("nm", "-A", *name)):
+        if path in name:
+            seen[name[path]].append(rest.split())
+    seen = sorted(seen.items())
     own = {x[2] for _, rows in seen for x in rows if len(x) == 3}
     for f, rows in seen:
         allowed = CALLS.get(f, set())
