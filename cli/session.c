@@ -43,11 +43,8 @@ static bool pass_off(Cli *c, PassOptions *o, const char *name) {
     return diag_fail(c->d, R007, NOLOC, "--skip=%s: only simplify, linear_ce, classes, fuse, schedule and memplan can be left out", name);
 }
 
-typedef struct { Cli *c; int last; } Dump;
-
 static void dump_after(void *ctx, int index, const char *pass, const Graph *before, const Graph *after) {
-    Dump *x = ctx;
-    Cli *c = x->c;
+    Cli *c = ctx;
     Sbuf b;
     sb_init(&b, c->a);
     bool want = c->dump_ir && (strcmp(c->dump_ir, "all") == 0 || strcmp(c->dump_ir, pass) == 0);
@@ -73,10 +70,8 @@ bool cli_passes(Cli *c, PassOptions *o) {
         return diag_fail(c->d, R007, NOLOC, "--dump-ir=%s: there is no such pass", c->dump_ir);
     o->stop_after = c->stop_after;
     if (c->dump_ir || c->dump_dir) {
-        Dump *x = NEW(c->a, Dump);
-        x->c = c;
         o->after = dump_after;
-        o->ctx = x;
+        o->ctx = c;
     }
     return true;
 }

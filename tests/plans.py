@@ -4,7 +4,7 @@ from the compiled plan (the same answer); of two graphs each stage that was dump
 
     python3 plans.py SOURCE_DIR WMTPC
 """
-import glob, os, subprocess, sys, tempfile
+import glob, os, shutil, subprocess, sys, tempfile
 
 GRAPHS = ["baseline", "critic", "critic_pairwise", "rho1", "verifiable", "verifiable_ema", "examples/entropy", "examples/focal",
           "examples/grpo", "examples/parallel", "examples/qk", "examples/random_matched", "examples/shuffled"]
@@ -44,14 +44,16 @@ def main():
                 wrong.append(f"{graph}: another plan from the graph than from the compiled plan")
         for graph in RESTARTED:
             dump = os.path.join(top, "dump")
-            call(wmtpc, ["plan", f"graphs/{graph}.wg", "-c", "configs/micro.yaml", "dataset.validation=", f"--dump-dir={dump}"], folders[0])
-            stages = sorted(glob.glob(os.path.join(dump, "*.wir")))
-            for stage in stages:
-                call(wmtpc, ["opt", stage, "-o", "again.wir"], top)
-                if NOT_THE_SAME_TEXT not in os.path.basename(stage) and read(top, "again.wir") != read(stages[-1]):
-                    wrong.append(f"{graph}: opt goes on from {os.path.basename(stage)} to another end")
-            for stage in stages:
-                os.unlink(stage)
+            call(wmtpc, ["plan", f"graphs/{graph}.wg", "-c", "configs/micro.yaml", f"--dump-dir={dump}"], folders[0])
+            for program in ("[0-9]", "val-"):
+                stages = sorted(glob.glob(os.path.join(dump, program + "*.wir")))
+                for stage in stages:
+                    call(wmtpc, ["opt", stage, "-o", "again.wir"], top)
+                    if NOT_THE_SAME_TEXT not in os.path.basename(stage) and read(top, "again.wir") != read(stages[-1]):
+                        wrong.append(f"{graph}: opt goes on from {os.path.basename(stage)} to another end")
+                if not stages:
+                    wrong.append(f"{graph}: nothing was dumped")
+            shutil.rmtree(dump)
     print("\n".join(wrong) or "every plan is as expected")
     return 1 if wrong else 0
 
