@@ -5,7 +5,7 @@
 
 Standard library only. Every test works in its own folder with a tiny model on the sample data.
 """
-import json, os, shutil, signal, subprocess, sys, tempfile, time
+import json, math, os, shutil, signal, subprocess, sys, tempfile, time
 
 WMTPC, SOURCE = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 CONFIG = """
@@ -236,6 +236,34 @@ def test_config_reads_back(d):
     r = run(["run", f"{SOURCE}/graphs/verifiable.wg", "-c", "a/config.yaml", "checkpoint.save_dir=b"], d)
     assert r.returncode == 0, r.stderr
     assert log(d, "a") == log(d, "b")
+
+
+def test_rates_follow_the_schedule_over_all_steps(d):
+    train(d, "a", graph="baseline")
+    rows = [r for r in log(d, "a") if "lr.0" in r]
+    assert len(rows) == 8
+    for r in rows:  # cosine to half a percent of the peak; 3 % of 8 steps are no step of warm-up
+        want = rows[0]["lr.0"] * (0.005 + 0.995 * (1 + math.cos(math.pi * (r["step"] - 1) / 8)) / 2)
+        assert abs(r["lr.0"] - want) <= 1e-12 * rows[0]["lr.0"], f"step {r['step']}: {r['lr.0']}, not {want}"
+
+
+def test_micro_batches_cut_the_same_step(d):
+    train(d, "a", graph="baseline")
+    train(d, "b", "training.batch_size=6", "training.micro_batches=1", graph="baseline")
+    a, b = [r for r in log(d, "a") if "grad_norm" in r], [r for r in log(d, "b") if "grad_norm" in r]
+    assert len(a) == len(b) == 8
+    for x, y in zip(a, b):
+        for key in ("train.loss", "grad_norm", "tokens"):
+            assert abs(x[key] - y[key]) <= 1e-4 * abs(y[key]), f"step {x['step']}: {key} {x[key]} and {y[key]}"
+
+
+def test_the_best_is_the_smallest_validation_loss(d):
+    train(d, "a", "checkpoint.save_total_limit=0", graph="baseline")
+    val = {r["step"]: r["val.loss"] for r in log(d, "a") if "val.loss" in r}
+    best = min(val, key=val.get)
+    assert len(val) > 2 and len(set(val.values())) > 1
+    run_json = json.load(open(f"{d}/a/run.json"))
+    assert run_json["best_step"] == best and run_json["best"] == val[best], run_json
 
 
 def main():

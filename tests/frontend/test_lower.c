@@ -211,6 +211,7 @@ static const char scope_graph[] =
     "hyper s : scope = micro\n"
     "loss step_mean = mean(r)\n"
     "loss micro_mean = mean(r, scope=s)\n"
+    "metric kept = mean(r, where=r > 2)\n"
     "metric above = count(r > 2)\n"
     "metric above_micro = count(r > 2, scope=micro)\n"
     "metric middle = quantile(r, 0.5)\n"
@@ -244,7 +245,7 @@ static void scopes(Arena *a, Diags *d, const char *unused) {
     double **v = graph_eval(a, g, &in, NULL, 0, d);
     cr_assert_not_null(v);
     static const struct { const char *kind, *name; double value; } expect[] = {
-        {"loss", "step_mean", 3}, {"loss", "micro_mean", 3.5}, {"total", "total", 6.5}, {"metric", "above", 2}, {"metric", "above_micro", 1},
+        {"loss", "step_mean", 3}, {"loss", "micro_mean", 3.5}, {"total", "total", 6.5}, {"metric", "kept", 4}, {"metric", "above", 2}, {"metric", "above_micro", 1},
         {"metric", "middle", 3}, {"metric", "middle_micro", 3.5}, {"metric", "apart", 2.0 / 3}, {"metric", "spread", 1.632993161855452},
         {"metric", "most", 5}, {"metric", "high", 0}, {"metric", "low", 1}, {"metric", "square", 17.5}, {"metric", "tail", 1.0 / 3},
         {"metric", "part.2", 6}, {"metric", "part.3", 9}, {"next", "n", 13}, {"next", "b", 0},

@@ -221,12 +221,16 @@ static void step_weights(Arena *a, Diags *d, uint64_t which) {
 Test(train, weights_from_the_whole_step_give_two_runs) { guarded(step_weights, BY_MEAN_LOSS); }
 
 /* ---- optimizers, number by number */
-static Graph *one_vector(Arena *a, Opt o, double clip) {
+static Graph *two_vectors(Arena *a, Opt o, double clip) {
     Tiny t = tiny(a);
     Graph *g = t.g;
     ValueId w = param(&t, "w", &t.hidden, 1, 0), f = param(&t, "frozen", &t.hidden, 1, -1);
+    ValueId u = param(&t, "u", &t.hidden, 1, 0); /* no weight decay */
+    for (int k = 0; k < op_info[OP_param].nattr; k++)
+        if (!strcmp(op_info[OP_param].attr[k].name, "decay")) g->node[g->value[u.i].def.i].attr[k] = at_bool(false);
     ValueId x = input(&t, "x", DT_F32, (DimId[]){t.micro, t.batch, t.hidden}, 3);
     ValueId y = b_ew2(g, OP_mul, b_ew2(g, OP_mul, x, w), f);
+    y = b_ew2(g, OP_add, y, b_ew2(g, OP_mul, b_ew2(g, OP_mul, x, x), u));
     ValueId total = b_over(g, OP_sum, y, (DimId[]){t.micro, t.batch, t.hidden}, 3);
     graph_result(g, "loss", "l", total);
     graph_result(g, "total", "loss", total);
@@ -246,6 +250,30 @@ static const double *leaf_value(const Graph *g, double **v, Op op, const char *n
     return NULL;
 }
 
+/* AdamW, SGD with momentum, SGD; decay 0: the parameter is exempt from weight decay. */
+static void vector_step(Arena *a, const Graph *t, double **v, const char *name, uint64_t which, double factor, double decay) {
+    const char *full = arena_fmt(a, "policy/%s", name), *m_name = arena_fmt(a, "exp_avg.%s", full),
+               *s_name = arena_fmt(a, "exp_avg_sq.%s", full);
+    const double *dw = result_of(t, v, "grad", full), *w = leaf_value(t, v, OP_param, name), *next = result_of(t, v, "next", full);
+    double lr = 0.125, step = 3;
+    for (int i = 0; i < 4; i++) {
+        double x = dw[i] * factor, want;
+        if (which % 3 == 0) {
+            double m = 0.9 * leaf_value(t, v, OP_state, m_name)[i] + 0.1 * x;
+            double s = 0.95 * leaf_value(t, v, OP_state, s_name)[i] + 0.05 * x * x;
+            want = w[i] - lr * 0.01 * decay * w[i] -
+                   lr * (m / (1 - pow(0.9, step))) / (sqrt(s / (1 - pow(0.95, step))) + 1e-8);
+            cr_assert_float_eq(result_of(t, v, "next", m_name)[i], m, 1e-12);
+            cr_assert_float_eq(result_of(t, v, "next", s_name)[i], s, 1e-12);
+        } else {
+            x += 0.1 * decay * w[i];
+            if (which % 3 == 1) x += 0.9 * leaf_value(t, v, OP_state, arena_fmt(a, "momentum.%s", full))[i];
+            want = w[i] - lr * x;
+        }
+        cr_assert_float_eq(next[i], want, 1e-12, "%s[%d] becomes %.17g, want %.17g", name, i, next[i], want);
+    }
+}
+
 static void steps_of(Arena *a, Diags *d, uint64_t which) {
     static const Opt opts[] = {
         {.kind = "adamw", .b1 = 0.9, .b2 = 0.95, .eps = 1e-8, .wd = 0.01},
@@ -254,7 +282,7 @@ static void steps_of(Arena *a, Diags *d, uint64_t which) {
     };
     Opt o = opts[which % 3];
     double clip = which < 3 ? 0.5 : 0;
-    Graph *g = one_vector(a, o, clip);
+    Graph *g = two_vectors(a, o, clip);
     PassOptions p = {.real = DT_F64,
                      .stop_after = "form",
                      .keep_grads = true,
@@ -263,31 +291,16 @@ static void steps_of(Arena *a, Diags *d, uint64_t which) {
     Graph *t = passes_run(a, g, &p, d);
     cr_assert(t != NULL, "%s", first_diag(d));
     double **v = evaluate(a, t, 3, d), norm = 0;
-    const double *dw = result_of(t, v, "grad", "policy/w"), *w = leaf_value(t, v, OP_param, "w");
-    const double *next = result_of(t, v, "next", "policy/w");
+    const double *dw = result_of(t, v, "grad", "policy/w"), *du = result_of(t, v, "grad", "policy/u");
     cr_assert(graph_find_result(t, "grad", "policy/frozen") == NULL &&
               graph_find_result(t, "next", "policy/frozen") == NULL);
-    for (int i = 0; i < 4; i++) norm += dw[i] * dw[i];
+    for (int i = 0; i < 4; i++) norm += dw[i] * dw[i] + du[i] * du[i];
     norm = sqrt(norm);
     cr_assert_float_eq(result_of(t, v, "grad_norm", "grad_norm")[0], norm, 1e-12);
     cr_assert_float_eq(result_of(t, v, "lr", "0")[0], 0.125, 0);
-    double factor = clip > 0 ? fmin(1, clip / (norm + 1e-6)) : 1, lr = 0.125, step = 3;
-    for (int i = 0; i < 4; i++) {
-        double x = dw[i] * factor, want;
-        if (which % 3 == 0) {
-            double m = 0.9 * leaf_value(t, v, OP_state, "exp_avg.policy/w")[i] + 0.1 * x;
-            double s = 0.95 * leaf_value(t, v, OP_state, "exp_avg_sq.policy/w")[i] + 0.05 * x * x;
-            want = w[i] - lr * 0.01 * w[i] -
-                   lr * (m / (1 - pow(0.9, step))) / (sqrt(s / (1 - pow(0.95, step))) + 1e-8);
-            cr_assert_float_eq(result_of(t, v, "next", "exp_avg.policy/w")[i], m, 1e-12);
-            cr_assert_float_eq(result_of(t, v, "next", "exp_avg_sq.policy/w")[i], s, 1e-12);
-        } else {
-            x += 0.1 * w[i];
-            if (which % 3 == 1) x += 0.9 * leaf_value(t, v, OP_state, "momentum.policy/w")[i];
-            want = w[i] - lr * x;
-        }
-        cr_assert_float_eq(next[i], want, 1e-12, "w[%d] becomes %.17g, want %.17g", i, next[i], want);
-    }
+    double factor = clip > 0 ? fmin(1, clip / (norm + 1e-6)) : 1;
+    vector_step(a, t, v, "w", which, factor, 1);
+    vector_step(a, t, v, "u", which, factor, 0);
 }
 Test(train, optimizers_follow_their_formulas) {
     for (uint64_t k = 0; k < 6; k++) guarded(steps_of, k);
