@@ -15,7 +15,8 @@ static void finish(Case *c, Op op, const ValueId *in, uint32_t nin, const Attr *
 static void along(DType dt, Op op, const char *x, const char *dim, int64_t attr) {
     START(dt);
     bool mask = op == OP_first || op == OP_last;
-    ValueId v = case_leaf(&c, mask ? DT_BOOL : dt, x, mask ? FILL_MASK : FILL_REAL, 0);
+    bool ties = op == OP_argmax && attr != 0; /* whole numbers below 3 */
+    ValueId v = case_leaf(&c, mask ? DT_BOOL : dt, x, mask ? FILL_MASK : ties ? FILL_TOKEN : FILL_REAL, 3);
     Attr at[3] = {at_dim(case_dim(&c, dim)), at_none(), at_none()};
     if (op == OP_argmax) {
         at[1] = at_int(1);

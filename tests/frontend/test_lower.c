@@ -259,3 +259,53 @@ static void scopes(Arena *a, Diags *d, const char *unused) {
     cr_assert(info.nhyper == 1 && info.ninput == 1 && !strcmp(info.hyper[0].value.str, "micro"));
 }
 Test(lower, scopes_and_empty_slots) { in_arena("", scopes); }
+
+static const char rate_graph[] =
+    "graph rates\n"
+    "input r : f32[batch]\n"
+    "loss l = mean(r)\n"
+    "metric cos_ = cosine(2.0, warmup=10%, floor=0.1)\n"
+    "metric cos_bare = cosine(2.0)\n"
+    "metric lin = linear(3.0, warmup=25%, floor=0.2)\n"
+    "metric hold = hold_decay(1.0, 0.5, hold=10, decay=20)\n"
+    "metric flat = constant(0.25)\n";
+
+static bool rate_leaf(void *ctx, const Graph *g, const Node *n, double *out, int64_t count) {
+    const double *step = ctx;
+    const char *name = attr_str(g, n, "name");
+    for (int64_t i = 0; i < count; i++) out[i] = strcmp(name, "steps") == 0 ? 43 : strcmp(name, "step") == 0 ? *step : 1;
+    return true;
+}
+/* Warm-up over floor(43 * share) steps from 0, then the fall from the peak to its floor over the rest. */
+static double rate(double t, double peak, double warm, double floor_, bool cosine) {
+    if (t < warm) return peak * t / warm;
+    double down = (t - warm) / (43 - warm), left = cosine ? (1 + cos(acos(-1.0) * down)) / 2 : 1 - down;
+    return peak * (floor_ + (1 - floor_) * left);
+}
+static void rates(Arena *a, Diags *d, const char *unused) {
+    (void)unused;
+    const char *dir = WM_BINARY_DIR "/tests/flat", *file = WM_BINARY_DIR "/tests/flat/rates.wg";
+    cr_assert(path_make_dirs(env_posix(), dir, d) && file_write_atomic(env_posix(), file, rate_graph, strlen(rate_graph), d));
+    static const char *const want[] = {"r"};
+    LowerOptions o = {.phase = "train", .micro = 1, .batch = 2, .seq = 4, .want = want, .nwant = 1};
+    GraphInfo info;
+    Graph *g = frontend_lower(a, file, &o, &info, d);
+    show(d);
+    cr_assert_not_null(g);
+    for (double t = 0; t < 43; t++) {
+        EvalInput in = {.leaf = rate_leaf, .ctx = &t};
+        double **v = graph_eval(a, g, &in, NULL, 0, d);
+        cr_assert_not_null(v);
+        const struct { const char *name; double value; } expect[] = {
+            {"cos_", rate(t, 2, 4, 0.1, true)}, {"cos_bare", rate(t, 2, 0, 0, true)}, {"lin", rate(t, 3, 10, 0.2, false)},
+            {"hold", t < 10 ? 1 : t < 30 ? 1 - (t - 10) / 20 * 0.5 : 0.5}, {"flat", 0.25},
+        };
+        for (size_t i = 0; i < WM_LEN(expect); i++) {
+            const Result *r = graph_find_result(g, "metric", expect[i].name);
+            cr_assert_not_null(r, "%s", expect[i].name);
+            cr_assert(fabs(v[r->v.i][0] - expect[i].value) < 1e-13, "%s at step %g is %.17g, not %.17g", expect[i].name, t, v[r->v.i][0],
+                      expect[i].value);
+        }
+    }
+}
+Test(lower, schedules_at_every_step) { in_arena("", rates); }
