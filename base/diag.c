@@ -82,6 +82,9 @@ void diag_fix(Diags *d, Diag *g, Loc where, bool sure, const char *fmt, ...) {
 
 int diags_exit(const Diags *d) {
     for (uint32_t i = 0; i < d->n; i++)
-        if (d->item[i]->level == LEVEL_ERROR) return code_info[d->item[i]->code].exit;
+        if (d->item[i]->level == LEVEL_ERROR) { /* a warning that was made an error has no exit code of its own */
+            int code = code_info[d->item[i]->code].exit;
+            return code ? code : EXIT_USER;
+        }
     return d->nerror ? EXIT_USER : EXIT_DONE;
 }

@@ -102,8 +102,10 @@ bool path_make_dirs(Env *env, const char *path, Diags *d) {
         int err = 0;
         EnvStat st;
         if (env->mkdir(env, part, 0777, &err) == 0) continue;
-        if (err == EEXIST && env->stat(env, part, &st, &err) == 0 && st.is_dir) continue;
-        return diag_fail(d, R001, NOLOC, "%s: %s", part, errno_text(err == 0 ? EEXIST : err));
+        bool there = err == EEXIST && env->stat(env, part, &st, &err) == 0;
+        if (there && st.is_dir) continue;
+        if (there) return diag_fail(d, R001, NOLOC, "%s: there is a file of that name, a directory is needed", part);
+        return diag_fail(d, R001, NOLOC, "%s: %s", part, errno_text(err));
     }
     return true;
 }

@@ -6,7 +6,7 @@
 static Graph *lower(Arena *a, const BuildOptions *o, const char *phase, int64_t micro, GraphInfo *info, Diags *d) {
     LowerOptions lo = {.phase = phase, .micro = micro, .batch = o->batch, .seq = o->seq, .hyper = o->hyper, .nhyper = o->nhyper,
                        .model = o->model, .nmodel = o->nmodel, .want = o->want, .nwant = o->nwant, .path = o->path,
-                       .npath = o->npath, .no_warn = o->no_warn, .nno_warn = o->nno_warn, .werror = o->werror,
+                       .npath = o->npath, .no_warn = o->no_warn, .nno_warn = o->nno_warn, .warn = o->warn, .nwarn = o->nwarn, .werror = o->werror,
                        .assume_sizes = o->assume_sizes};
     Graph *g = frontend_lower(a, o->file, &lo, info, d);
     if (g && o->edit && !o->edit(o->ctx, g, d)) return NULL;

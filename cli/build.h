@@ -16,6 +16,7 @@ typedef struct {
     const char *const *want; uint32_t nwant;
     const char *const *path; uint32_t npath; /* where modules are looked for after the file's own folders */
     const char *const *no_warn; uint32_t nno_warn;
+    const char *const *warn; uint32_t nwarn;
     bool werror, assume_sizes;
     PassOptions pass;                      /* off_* switches, real, dumps */
     /* called with the graph of each phase before the passes; may change its optimizer rows. NULL: nothing */

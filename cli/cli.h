@@ -54,6 +54,8 @@ typedef enum { DATA_NONE, DATA_SHAPE, DATA_ALL } SessionData;
 bool session_open(Cli *c, Session *s, SessionData want); /* false with diagnostics */
 void session_close(Session *s);
 const char *cli_file(Cli *c, Config *config);       /* FILE.wg of the command line or graph.file; NULL with R007 */
+bool cli_because(Cli *c, const Config *k, const char *key); /* errors without a place stand at this key; false */
+bool cli_warnings(Cli *c, LowerOptions *o);          /* -W: werror, no_warn, warn; false with R007 */
 bool cli_passes(Cli *c, PassOptions *o);             /* --skip, --stop-after, --dump-* */
 const char *const *cli_search_path(Cli *c, uint32_t *n); /* WMTPC_PATH and the graphs beside the program */
 bool file_exists(Env *env, const char *path);

@@ -27,7 +27,7 @@ static bool check_one(Cli *c, const char *file) {
         bool ok = session_open(&one, &s, DATA_NONE);
         LowerOptions lo = {.phase = "train", .micro = s.build.micro, .batch = s.build.batch, .seq = s.build.seq, .hyper = s.build.hyper, .nhyper = s.build.nhyper,
                            .model = s.build.model, .nmodel = s.build.nmodel, .path = path, .npath = np, .werror = s.build.werror,
-                           .no_warn = s.build.no_warn, .nno_warn = s.build.nno_warn};
+                           .no_warn = s.build.no_warn, .nno_warn = s.build.nno_warn, .warn = s.build.warn, .nwarn = s.build.nwarn};
         ok = ok && frontend_lower(c->a, s.file, &lo, &info, c->d);
         session_close(&s);
         return ok;
@@ -36,12 +36,7 @@ static bool check_one(Cli *c, const char *file) {
     if (!k) return false;
     LowerOptions lo = {.phase = "train", .micro = 2, .batch = 2, .seq = 16, .path = path, .npath = np, .assume_sizes = true};
     lo.hyper = config_hypers(k, &lo.nhyper);
-    const char **no = NEWN(c->a, const char *, c->nwarn + 1);
-    for (uint32_t i = 0; i < c->nwarn; i++) {
-        if (strcmp(c->warn[i], "error") == 0) lo.werror = true;
-        else if (strncmp(c->warn[i], "no-", 3) == 0) no[lo.nno_warn++] = c->warn[i] + 3;
-    }
-    lo.no_warn = no;
+    if (!cli_warnings(c, &lo)) return false;
     return frontend_check(c->a, file, &lo, c->d);
 }
 

@@ -284,7 +284,10 @@ static int run(Run *r) {
     Cli *c = r->c;
     if (!prepare(r) || !fits(r)) return diags_exit(c->d);
     r->dir = config_str(r->s.config, "checkpoint.save_dir");
-    if (!path_make_dirs(c->env, r->dir, c->d) || !(r->owner = owner_take(c->env, r->dir, c->d))) return diags_exit(c->d);
+    if (!path_make_dirs(c->env, r->dir, c->d) || !(r->owner = owner_take(c->env, r->dir, c->d))) {
+        cli_because(c, r->s.config, "checkpoint.save_dir");
+        return diags_exit(c->d);
+    }
     if (!kernels_get(c->a, r->plan, r->b.source, &r->k, c->d)) return diags_exit(c->d);
     if (!(r->dev = device_cpu(c->env, (int)config_int(r->s.config, "runtime.threads"), c->d))) return diags_exit(c->d);
     r->e = exec_open(c->env, r->plan, r->k.fn, r->dev, (uint64_t)config_num(r->s.config, "training.seed"), c->d);

@@ -228,6 +228,9 @@ static const char *source_of(Draw *d, const char *name, bool next) {
             Sbuf b;
             sb_init(&b, d->c->a);
             size_t n = strcspn(is, "\n#"), from = *is == '=';
+            const char *value = *is == ':' ? strstr(is, " = ") : NULL, *doc = strstr(is, "  \"");
+            if (value && value < is + n) from = (size_t)(value - is) + 3;
+            if (doc && doc < is + n) n = (size_t)(doc - is);
             for (size_t k = 0; next && k + 6 < n; k++)
                 if (strncmp(is + k, " next ", 6) == 0) from = k + 6;
             for (size_t k = from; k < n; k++)

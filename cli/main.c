@@ -14,7 +14,7 @@ static const Flag flag[] = {
     {"output", 'o', true, "file or directory to write"},
     {"ranks", 'n', true, "ranks; this version runs on 1"},
     {"steps", 's', true, "stop after that many optimizer steps of this start"},
-    {"warn", 'W', true, "error, or no-W063: warnings as errors, or one left out"},
+    {"warn", 'W', true, "error: warnings are errors; no-W063: one left out; W061: one that is off by default"},
     {"pass", 'p', true, "passes to run, joined by commas"},
     {"to", 't', true, "hf or meta"},
     {"heads", 'H', true, "export that many heads"},

@@ -4,6 +4,17 @@
 
 #include <string.h>
 
+bool cli_because(Cli *c, const Config *k, const char *key) {
+    Loc loc = config_loc(k, key);
+    for (uint32_t i = 0; i < c->d->n; i++) {
+        Diag *g = c->d->item[i];
+        if (g->level != LEVEL_ERROR || g->span[0].loc.file) continue;
+        if (loc.file) g->span[0].loc = loc;
+        else diag_note(c->d, g, "this is `%s`, by default", key);
+    }
+    return false;
+}
+
 bool file_exists(Env *env, const char *path) {
     EnvStat st;
     int err;
@@ -32,6 +43,27 @@ const char *const *cli_search_path(Cli *c, uint32_t *n) {
     if (slash) list[(*n)++] = arena_fmt(c->a, "%.*s/../graphs", (int)(slash - c->self), c->self);
     list[(*n)++] = "graphs";
     return list;
+}
+
+static bool is_warning(const char *name) {
+    for (int i = 0; i < NCODE; i++)
+        if (name[0] == 'W' && strcmp(code_info[i].name, name) == 0) return true;
+    return false;
+}
+
+bool cli_warnings(Cli *c, LowerOptions *o) {
+    const char **no = NEWN(c->a, const char *, c->nwarn + 1), **on = NEWN(c->a, const char *, c->nwarn + 1);
+    o->no_warn = no;
+    o->warn = on;
+    for (uint32_t i = 0; i < c->nwarn; i++) {
+        const char *w = c->warn[i];
+        bool off = strncmp(w, "no-", 3) == 0;
+        if (strcmp(w, "error") == 0) o->werror = true;
+        else if (!is_warning(off ? w + 3 : w)) return diag_fail(c->d, R007, NOLOC, "-W %s: `error`, a warning as in W061, or one to leave out as in no-W063", w);
+        else if (off) no[o->nno_warn++] = w + 3;
+        else on[o->nwarn++] = w;
+    }
+    return true;
 }
 
 static bool pass_off(Cli *c, PassOptions *o, const char *name) {
@@ -123,7 +155,8 @@ static bool open_model(Cli *c, Session *s, uint32_t i, ModelSource *out) {
     if (!cm->path[0]) return true;
     s->model_path[i] = cm->path;
     const char *set = i == 0 ? "model" : m->name;
-    if (!keys_read(c, m, cm, out) || !st_open_set(c->env, c->a, cm->path, set, &s->set[i], c->d)) return false;
+    if (!keys_read(c, m, cm, out) || !st_open_set(c->env, c->a, cm->path, set, &s->set[i], c->d))
+        return cli_because(c, s->config, arena_fmt(c->a, "models.%s.path", m->name));
     out->has_weights = true;
     stored_shapes(c, &s->set[i], out);
     return true;
@@ -181,7 +214,7 @@ static DataOptions data_options(Cli *c, Session *s, const char *name) {
     if (!s->field) {
         s->field = NEWN(c->a, DataField, s->info.ninput + 1);
         for (uint32_t i = 0; i < s->info.ninput; i++)
-            s->field[s->nfield++] = (DataField){s->info.input[i].name, s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name};
+            s->field[s->nfield++] = (DataField){s->info.input[i].name, s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name, s->info.input[i].loc};
     }
     return (DataOptions){.name = name, .draw = s->info.side > 1 ? DRAW_PAIR : s->info.group > 1 ? DRAW_GROUP : DRAW_ONE,
                          .width = s->info.side > 1 ? s->info.side : s->info.group > 1 ? s->info.group : 1,
@@ -196,7 +229,7 @@ static bool open_validation(Cli *c, Session *s) {
     const char *val = config_str(s->config, "dataset.validation");
     if (!val[0]) return true;
     DataOptions o = data_options(c, s, "validation");
-    if (!(s->val = data_open(c->env, val, &o, s->field, s->nfield, c->d))) return false;
+    if (!(s->val = data_open(c->env, val, &o, s->field, s->nfield, c->d))) return cli_because(c, s->config, "dataset.validation");
     s->build.val_micro = (data_items(s->val) + s->build.batch - 1) / s->build.batch;
     return true;
 }
@@ -211,8 +244,12 @@ static bool open_training(Cli *c, Session *s) {
     const char *train = config_str(k, "dataset.train");
     if (o.correct_ratio > 1) return diag_fail(c->d, C003, config_loc(k, "data_sampling.correct_ratio"), "`data_sampling.correct_ratio` is a share from 0 to 1");
     if (!bins(c, s, &o)) return false;
-    if (!train[0]) return diag_fail(c->d, C003, NOLOC, "dataset.train is not set: the JSON lines to train on");
-    if (!(s->train = data_open(c->env, train, &o, s->field, s->nfield, c->d))) return false;
+    if (!train[0]) {
+        Diag *g = diag_add(c->d, C003, NOLOC, "`dataset.train` is not set: the JSON lines to train on");
+        diag_help(c->d, g, c->config ? "write it into %s, or on the command line: dataset.train=FILE" : "give a configuration, as in -c configs/micro.yaml%s", c->config ? c->config : "");
+        return false;
+    }
+    if (!(s->train = data_open(c->env, train, &o, s->field, s->nfield, c->d))) return cli_because(c, k, "dataset.train");
     s->epoch_steps = train_epoch_steps(data_items(s->train), s->build.batch, s->build.micro);
     s->total_steps = train_total_steps(config_num(k, "training.n_epochs"), s->epoch_steps);
     return true;
@@ -248,13 +285,13 @@ static bool read_build(Cli *c, Session *s) {
     };
     for (size_t i = 0; i < WM_LEN(check); i++)
         if (!check[i].ok) return diag_fail(c->d, C003, config_loc(k, check[i].key), "`%s` is %s, not '%s'", check[i].key, check[i].allowed, config_str(k, check[i].key));
-    const char **no = NEWN(c->a, const char *, c->nwarn + 1);
-    for (uint32_t i = 0; i < c->nwarn; i++) {
-        if (strcmp(c->warn[i], "error") == 0) b->werror = true;
-        else if (strncmp(c->warn[i], "no-", 3) == 0) no[b->nno_warn++] = c->warn[i] + 3;
-        else return diag_fail(c->d, R007, NOLOC, "-W %s: error, or no- and a code as in no-W063", c->warn[i]);
-    }
-    b->no_warn = no;
+    LowerOptions w = {0};
+    if (!cli_warnings(c, &w)) return false;
+    b->werror = w.werror;
+    b->no_warn = w.no_warn;
+    b->nno_warn = w.nno_warn;
+    b->warn = w.warn;
+    b->nwarn = w.nwarn;
     return cli_passes(c, &b->pass);
 }
 

@@ -7,6 +7,12 @@
 #include <math.h>
 #include <string.h>
 
+static void call_spans(Cx *cx, Diag *g, Loc loc) {
+    for (int i = cx->ncall - 1, shown = 0; i >= 0 && shown < 2; i--, shown++)
+        if (cx->call[i].loc.file != loc.file || cx->call[i].loc.at != loc.at)
+            diag_span(cx->d, g, cx->call[i].loc, "in the call of `%s` here", cx->call[i].name);
+}
+
 Diag *sema_error(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
@@ -17,24 +23,21 @@ Diag *sema_error(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
         return &cx->scratch;
     }
     Diag *g = diag_add(cx->d, code, loc, "%s", text);
-    for (int i = cx->ncall - 1, shown = 0; i >= 0 && shown < 2; i--, shown++)
-        if (cx->call[i].loc.file != loc.file || cx->call[i].loc.at != loc.at)
-            diag_span(cx->d, g, cx->call[i].loc, "in the call of `%s` here", cx->call[i].name);
+    call_spans(cx, g, loc);
     return g;
 }
 
-static bool warning_off(const Cx *cx, Code code) {
-    static const struct {
-        Code code;
-        const char *name;
-    } names[] = {
-        {W060, "W060"}, {W062, "W062"}, {W063, "W063"}, {W064, "W064"},
-        {W065, "W065"}, {W067, "W067"}, {W069, "W069"}, {W202, "W202"},
-    };
-    for (size_t i = 0; i < WM_LEN(names); i++)
-        for (uint32_t k = 0; names[i].code == code && k < cx->o->nno_warn; k++)
-            if (!strcmp(cx->o->no_warn[k], names[i].name)) return true;
+static bool named(const char *const *list, uint32_t n, const char *name) {
+    for (uint32_t k = 0; k < n; k++)
+        if (!strcmp(list[k], name)) return true;
     return false;
+}
+
+/* What is often meant is silent until it is asked for. */
+static bool warning_off(const Cx *cx, Code code) {
+    bool asked = code == W061 || code == W068;
+    const char *name = code_info[code].name;
+    return named(cx->o->no_warn, cx->o->nno_warn, name) || (asked && !named(cx->o->warn, cx->o->nwarn, name));
 }
 
 void sema_warn(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
@@ -47,6 +50,7 @@ void sema_warn(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
     va_start(ap, fmt);
     Diag *g = diag_add(cx->d, code, loc, "%s", arena_vfmt(cx->a, fmt, ap));
     va_end(ap);
+    call_spans(cx, g, loc);
     if (cx->o->werror && g->level == LEVEL_WARNING) {
         g->level = LEVEL_ERROR;
         cx->d->nerror++;

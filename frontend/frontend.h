@@ -32,6 +32,7 @@ typedef struct {
     bool assume_sizes;                            /* `check` without configuration: sizes nothing gives are assumed, with a note */
     const char *const *path; uint32_t npath;      /* WMTPC_PATH, then the installed library */
     bool werror; const char *const *no_warn; uint32_t nno_warn; /* -W error, -W no-W063 */
+    const char *const *warn; uint32_t nwarn;      /* -W W061: on that is off by default */
 } LowerOptions;
 
 /* What the graph asks of the world, for data, configuration and messages. */

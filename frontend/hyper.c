@@ -73,7 +73,9 @@ static bool hyper_range(Cx *cx, const Stmt *st, double *lo, double *hi) {
 }
 
 static const char *from_text(Cx *cx, const Setting *s) {
-    return s ? arena_fmt(cx->a, " (from %s)", s->origin ? s->origin : "the configuration") : "";
+    if (!s) return "";
+    if (s->origin && !strcmp(s->origin, "command line")) return " (from the command line)";
+    return arena_fmt(cx->a, " (from %s)", s->origin ? s->origin : "the configuration");
 }
 
 static Val hyper_given(Cx *cx, const Stmt *st, const Setting *s) {
@@ -114,8 +116,11 @@ Val hyper_value(Cx *cx, Entry *e) {
     double lo, hi;
     if (v.kind == VK_CONST && v.t <= LT_INT && hyper_range(cx, st, &lo, &hi)) {
         bool in = (st->lo_open ? v.num > lo : v.num >= lo) && (st->hi_open ? v.num < hi : v.num <= hi);
+        Sbuf b;
+        sb_init(&b, cx->a);
+        sb_double(&b, v.num);
         if (!in)
-            return val_error(cx, E060, at, "hyper `%s` is %.17g, outside %s%s", e->name, v.num,
+            return val_error(cx, E060, at, "hyper `%s` is %s, outside %s%s", e->name, b.s,
                              range_text(cx, st, lo, hi), from_text(cx, s));
     }
     if (st->htype.base && v.kind == VK_CONST && v.t <= LT_INT)
@@ -136,6 +141,7 @@ void unknown_hypers(Cx *cx) {
                              cx->chain[0]->name, setting_key(s), from_text(cx, s));
         const char *near = text_nearest(setting_key(s), cand, n);
         if (near) diag_help(cx->d, g, "did you mean `%s`?", near);
+        else diag_help(cx->d, g, "`wmtpc help %s` lists its hypers", cx->chain[0]->path);
     }
 }
 

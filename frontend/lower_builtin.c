@@ -32,6 +32,7 @@ static Val fn_minmax(const Call *c) {
     Val r = val_tensor(emit_ew(c->cx, c->b->op, in, 2), a.t == LT_F32 || b.t == LT_F32 ? LT_F32 : LT_INT,
                        a.grad || b.grad);
     r.nll = a.nll || b.nll;
+    r.counted = a.counted || b.counted;
     return r;
 }
 

@@ -213,6 +213,8 @@ static void loss_results(Cx *cx) {
         Val v = entry_get(cx, e, e->loc);
         if (v.kind == VK_POISON) continue;
         cx->g->loc = e->loc;
+        if (v.kind == VK_TENSOR && cx->g->micro.i != UINT32_MAX && type_has(val_type(cx, &v), cx->g->micro))
+            sema_warn(cx, W068, e->loc, "loss `%s` is the mean of the means of micro-batches, whose counts differ; scope=step weighs every token alike", e->name);
         v = settle(cx, v);
         ValueId r = result_value(cx, &v, true);
         graph_result(cx->g, "loss", e->name, r);

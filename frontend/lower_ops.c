@@ -212,6 +212,19 @@ static void lint_weight(Cx *cx, const Val *a, const Val *b, Loc loc) {
                   "weights; wrap the weight in stop_grad()");
 }
 
+/* A mask is no weight, and neither is one number for all. */
+static bool weighs(const Cx *cx, const Val *x, const Val *w) {
+    return x->nll && !w->grad && w->kind == VK_TENSOR && w->t != LT_BOOL && val_type(cx, w)->ndim > 0 && w->v.i != x->v.i;
+}
+
+static void note_weighted(Cx *cx, BinOp op, const Val *a, const Val *b, Val *r, Loc loc) {
+    if (op == B_MUL) r->weighted = a->weighted || b->weighted || weighs(cx, a, b) || weighs(cx, b, a);
+    if (op == B_DIV && a->weighted && b->counted)
+        sema_warn(cx, W061, loc, "a weighted sum over the count: the size of the weights acts as a learning rate; divide by the sum of the weights");
+    if (op == B_ADD) r->weighted = a->weighted || b->weighted;
+    if (op == B_ADD) r->counted = a->counted && b->counted;
+}
+
 Val val_bin(Cx *cx, BinOp op, Val a, Val b, Loc loc) {
     if (a.kind == VK_POISON || b.kind == VK_POISON) return val_poison();
     if (is_word(&a) || is_word(&b)) return fold_words(cx, op, &a, &b, loc);
@@ -241,6 +254,7 @@ Val val_bin(Cx *cx, BinOp op, Val a, Val b, Loc loc) {
     ValueId in[2] = {as_real(cx, &a, dt), as_real(cx, &b, dt)};
     Val r = val_tensor(emit_ew(cx, bin_row[op].op, in, 2), t, !is_compare(op) && (a.grad || b.grad));
     r.nll = r.t != LT_BOOL && (a.nll || b.nll);
+    note_weighted(cx, op, &a, &b, &r, loc);
     return r;
 }
 

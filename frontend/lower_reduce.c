@@ -220,6 +220,7 @@ static DType red_dtype(const Cx *cx, const Val *x) {
 static Val red_result(ValueId v, LType t, const Red *r, bool grad) {
     Val out = val_tensor(v, t, grad && r->x.grad);
     out.nll = r->x.nll;
+    out.weighted = r->x.weighted;
     return out;
 }
 
@@ -234,6 +235,9 @@ Val red_mean(const Call *c) {
     Red r;
     Cx *cx = c->cx;
     if (!red_open(c, false, &r)) return val_poison();
+    if (r.x.weighted)
+        sema_warn(cx, W061, c->e->loc, "a weighted mean over the count: the size of the weights acts as a learning rate; sum(x * w) / sum(w) takes it out");
+    r.x.weighted = false;
     ValueId x = as_real(cx, &r.x, red_dtype(cx, &r.x));
     ValueId s = sum_of(cx, &r, x), n = count_of(cx, &r, value_type(cx->g, x)->dt);
     if (r.mask.kind == VK_POISON) return red_result(bin(cx, OP_div, s, n), LT_F32, &r, true);
@@ -294,7 +298,9 @@ static ValueId count_mask(Cx *cx, Red *r, bool negate) {
 Val red_count(const Call *c) {
     Red r;
     if (!red_open(c, true, &r)) return val_poison();
-    return red_result(count_mask(c->cx, &r, false), LT_INT, &r, false);
+    Val v = red_result(count_mask(c->cx, &r, false), LT_INT, &r, false);
+    v.counted = true;
+    return v;
 }
 
 static Val red_logic(const Call *c, bool negate, Op op) {

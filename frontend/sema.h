@@ -34,6 +34,7 @@ struct Val {
     LType t;            /* VK_CONST, VK_TENSOR */
     bool grad;          /* a trained parameter reaches it */
     bool nll;           /* a cross-entropy reaches it (W060) */
+    bool weighted, counted; /* a cross-entropy times a weight, perhaps summed; a count (W061) */
     double num;         /* VK_CONST: numbers, bools, tokens */
     const char *str;    /* VK_CONST: strings and scopes; VK_METHOD: the name */
     ValueId v;          /* VK_TENSOR */

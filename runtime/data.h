@@ -26,7 +26,8 @@ typedef struct {
     bool shuffle;                    /* false: validation, in file order */
 } DataOptions;
 
-typedef struct { const char *name, *from; } DataField; /* an input that is not tokens or labels, and its JSON path */
+typedef struct { const char *name, *from; Loc loc; } DataField; /* an input that is not tokens or labels, its JSON path, the
+                                                                    line of the graph that declares it */
 
 typedef struct DataSet DataSet;
 /* Reads and indexes `path` (JSON lines) and `<stem>_metadata.json` beside it; without that file the samples themselves say

@@ -86,6 +86,18 @@ static const char *path_of(const DataSet *s, const char *name) {
     return name;
 }
 
+/* Where the graph asks for the field, and the nearest of those that the sample has. */
+static void explain_field(const DataSet *s, Diag *g, const char *path, const Json *sample, Diags *d) {
+    const char *have[64];
+    size_t n = 0;
+    const Json *v;
+    for (size_t i = 0; sample && i < json_size(sample) && n < WM_LEN(have); i++) have[n++] = arena_fmt(d->arena, "%s", json_key_at(sample, i, &v));
+    const char *near = text_nearest(path, have, n);
+    if (near) diag_help(d, g, "did you mean \"%s\"?", near);
+    for (uint32_t i = 0; i < s->nfield; i++)
+        if (strcmp(s->field[i].from, path) == 0 && s->field[i].loc.file) diag_span(d, g, s->field[i].loc, "the graph reads it here");
+}
+
 static bool number_of(const DataSet *s, const Json *v, const char *path, int64_t sample, double *out, Diags *d) {
     if (v && json_kind(v) == J_BOOL) *out = json_bool(v);
     else if (v && (json_kind(v) == J_INT || json_kind(v) == J_REAL)) *out = json_real(v);
@@ -115,7 +127,7 @@ static bool put_places(DataSet *s, const PlanInput *in, void *p, Shape h, int64_
     return true;
 }
 
-static bool put_input(DataSet *s, const PlanInput *in, void *p, int64_t slot, int64_t answer, const Sample *x, int64_t sample, Diags *d) {
+static bool put_values(DataSet *s, const PlanInput *in, void *p, int64_t slot, int64_t answer, const Sample *x, int64_t sample, Diags *d) {
     Shape h = shape_of(in);
     int64_t at = slot * h.slot + answer * h.answer;
     bool tokens = strcmp(in->name, "tokens") == 0;
@@ -130,6 +142,13 @@ static bool put_input(DataSet *s, const PlanInput *in, void *p, int64_t slot, in
     if (!number_of(s, v, path, sample, &number, d)) return false;
     put(in->dtype, p, at, number);
     return true;
+}
+
+static bool put_input(DataSet *s, const PlanInput *in, void *p, int64_t slot, int64_t answer, const Sample *x, int64_t sample, Diags *d) {
+    uint32_t before = d->n;
+    if (put_values(s, in, p, slot, answer, x, sample, d)) return true;
+    if (d->n > before) explain_field(s, d->item[before], path_of(s, in->name), x->json, d);
+    return false;
 }
 
 /* Tokenizes sample `n`; D012 for a token the model has no row for. */

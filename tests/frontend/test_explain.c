@@ -29,8 +29,10 @@ static bool lower_text(void *ctx, Guard *g) {
     const char *dir = arena_fmt(a, "%s/tests/explain/%s%s", WM_BINARY_DIR, x->row->id, x->text == x->row->wrong ? "w" : "r");
     const char *file = arena_fmt(a, "%s/%s.wg", dir, x->row->code == E016 ? "mine" : header_name(a, x->text));
     cr_assert(path_make_dirs(env_posix(), dir, x->d) && file_write_atomic(env_posix(), file, x->text, strlen(x->text), x->d));
-    bool few = x->row->code == W063;
+    bool few = x->row->code == W063 || x->row->code == W065;
     LowerOptions o = {.phase = "train", .micro = 2, .batch = 2, .seq = 16, .path = path, .npath = 1, .assume_sizes = !few};
+    o.warn = &x->row->id;
+    o.nwarn = 1;
     static const Setting sizes[] = {
         {"n_layers", {VAL_NUMBER, 4, NULL, true}, "test"}, {"n_heads", {VAL_NUMBER, 2, NULL, true}, "test"}, {"n_future_tokens", {VAL_NUMBER, 2, NULL, true}, "test"},
         {"dim", {VAL_NUMBER, 8, NULL, true}, "test"}, {"hidden_dim", {VAL_NUMBER, 8, NULL, true}, "test"}, {"vocab_size", {VAL_NUMBER, 8, NULL, true}, "test"},
