@@ -152,7 +152,7 @@ Graph *graph_like(Arena *a, const Graph *g) {
     return r;
 }
 
-static Attr copy_attr(Graph *g, const Graph *from, const Attr *a) {
+Attr attr_copy(Graph *g, const Graph *from, const Attr *a) {
     if (a->kind == AT_STR) return at_str(g, a->u.s);
     if (a->kind == AT_DIMS) return at_dims(g, from->dimlist + a->u.list.at, a->u.list.n);
     if (a->kind == AT_INTS) return at_ints(g, from->intlist + a->u.list.at, a->u.list.n);
@@ -179,7 +179,7 @@ NodeId graph_copy_node(Graph *g, const Graph *from, NodeId n, ValueId *map) {
         wm_check(g->arena, value_is(in[k]), "copy of %s: operand %u was not copied before",
                  op_info[old.op].name, k);
     }
-    for (int k = 0; k < op_info[old.op].nattr; k++) attr[k] = copy_attr(g, from, &old.attr[k]);
+    for (int k = 0; k < op_info[old.op].nattr; k++) attr[k] = attr_copy(g, from, &old.attr[k]);
     Type leaf = from->value[old.out0].ty;
     NodeId id = add_node(g, old.op, in, old.nin, attr, (uint32_t)op_info[old.op].nattr,
                          op_info[old.op].flags & F_LEAF ? &leaf : NULL);

@@ -20,7 +20,7 @@ static bool same_list(const Graph *a, const Graph *b, const Attr *x, const Attr 
     }
     return true;
 }
-static bool same_attr(const Graph *a, const Graph *b, const Attr *x, const Attr *y) {
+bool attr_equal(const Graph *a, const Graph *b, const Attr *x, const Attr *y) {
     if (x->kind != y->kind) return false;
     switch (x->kind) {
     case AT_NONE: return true;
@@ -46,7 +46,7 @@ static bool same_node(const Graph *a, const Graph *b, uint32_t at, const char **
     for (uint32_t k = 0; k < x->nin; k++)
         if (a->operand[x->in0 + k].i != b->operand[y->in0 + k].i) return DIFFER("%%%u: operand %u", id, k);
     for (int k = 0; k < op_info[x->op].nattr; k++)
-        if (!same_attr(a, b, &x->attr[k], &y->attr[k]))
+        if (!attr_equal(a, b, &x->attr[k], &y->attr[k]))
             return DIFFER("%%%u: %s", id, op_info[x->op].attr[k].name);
     if (x->flags != y->flags || x->section != y->section || x->group != y->group || x->role != y->role ||
         x->origin != y->origin || x->ws_bytes != y->ws_bytes || x->ws_off != y->ws_off)

@@ -191,6 +191,8 @@ Uses graph_uses(Arena *a, const Graph *g);
 
 /* ---- copying: for passes. `map` has one ValueId per old value, NOVALUE until copied. */
 Graph *graph_like(Arena *a, const Graph *g);                       /* same dims, name, phase, clip; no nodes, results, opts */
+Attr attr_copy(Graph *g, const Graph *from, const Attr *a);          /* with its list or string in g */
+bool attr_equal(const Graph *a, const Graph *b, const Attr *x, const Attr *y); /* x of a, y of b; equal.c */
 /* Appends a copy of node `n` of `from` with operands through map, attributes copied, and fills map for its results. */
 NodeId graph_copy_node(Graph *g, const Graph *from, NodeId n, ValueId *map);
 /* Copies results, opts and notes through map. */

@@ -205,7 +205,7 @@ static bool may_join(const Fuse *f, uint32_t i, uint32_t reader, Group *w) {
     if ((grp->checked && f->next[i]) || (grp->writes_state && f->checked[i])) return false;
     if (!widen(f, i, w)) return false;
     if (spoils_columns(f, w, i)) return false;
-    w->heavy = grp->heavy || fuse_heavy(f->model, &f->g->value[n->out0].ty);
+    w->heavy = grp->heavy || type_heavy(f->model, &f->g->value[n->out0].ty);
     if (!lane_allows(f, w, i)) return false;
     if (!storable(f, w, i) && !inside(f, i, reader)) return false;
     for (uint32_t k = 0; k < grp->n; k++)
@@ -266,7 +266,7 @@ static bool grow_at(Fuse *f, uint32_t i) {
     for (uint32_t k = 0; k < n->nin; k++) {
         ValueId v = operand(f, n, k);
         Dims own = dims_of(f->g, value_type(f->g, v));
-        bool heavy = fuse_heavy(f->model, value_type(f->g, v));
+        bool heavy = type_heavy(f->model, value_type(f->g, v));
         if (is_in(f, def_of(f, v)) || value_node(f->g, v)->op == OP_const || !same_set(&own, &f->grp.full)) continue;
         for (uint32_t u = f->uses.use0[v.i]; u < f->uses.use0[v.i + 1]; u++) {
             uint32_t r = f->uses.use[u].i;
@@ -290,7 +290,7 @@ static void push(Fuse *f, uint32_t i) {
     if (f->waits[i] > 0 && (f->early[i] > 0 || !fusible(n) || f->late[i])) return;
     Class c = READY;
     if (!fusible(n)) c = PLAIN;
-    else if (f->late[i]) c = !fuse_heavy(f->model, &f->g->value[n->out0].ty) ? LATE_LIGHT : is_backward(n) ? LATE_BACKWARD : LATE_FORWARD;
+    else if (f->late[i]) c = !type_heavy(f->model, &f->g->value[n->out0].ty) ? LATE_LIGHT : is_backward(n) ? LATE_BACKWARD : LATE_FORWARD;
     heap_push(&f->heap[c], i);
 }
 
@@ -439,7 +439,7 @@ Graph *pass_fuse(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     *f = (Fuse){.a = a, .g = g, .uses = graph_uses(a, g), .state = NEWN(a, State, n), .waits = NEWN(a, uint32_t, n), .early = NEWN(a, uint32_t, n),
                 .is_result = NEWN(a, bool, n), .checked = NEWN(a, bool, n), .next = NEWN(a, bool, n),
                 .order = NEWN(a, uint32_t, n), .label = NEWN(a, uint32_t, n),
-                .late = NEWN(a, bool, n), .model = fuse_model_dims(a, g)};
+                .late = NEWN(a, bool, n), .model = model_dims(a, g)};
     for (Class c = PLAIN; c < NCLASS; c++) f->heap[c].node = NEWN(a, uint32_t, 3 * (wm_size)n);
     mark_results(f);
     mark_late(f);

@@ -4,9 +4,6 @@
 
 #include "passes/rewrite.h"
 
-/* Dims that only models have: of parameters, but not of data. Values with one are heavy: their memory counts. */
-bool *fuse_model_dims(Arena *a, const Graph *g);
-bool fuse_heavy(const bool *model_dims, const Type *t);
 /* Same block of the model, by path ("policy.tail.1" of "policy.tail.1.att"), or both outside of any. */
 bool fuse_same_lane(const Node *x, const Node *y);
 /* Is node i element-wise and read by sums over leading dims alone? Then it belongs into their kernel. */

@@ -5,7 +5,7 @@
  * that a forward pass whose gradient waits for a count of the whole step is not run twice. A node of a micro-batch that
  * several odd sections need is cloned into each if it follows from data alone; kept for all micro-batches (micro_stack,
  * micro_slice) if it has one number per row; else kept when G = 1 and cloned when G > 1. Clones keep origin, path, loc. */
-#include "passes/passes.h"
+#include "passes/rewrite.h"
 
 #include <string.h>
 
@@ -22,7 +22,7 @@ typedef struct {
     uint64_t *hard;                   /* by value: odd sections whose micro nodes read it */
     uint8_t *soft;                    /* by value: latest odd section in which a sum or a stack may take it */
     bool *keep;                       /* by value: needs a micro_stack */
-    uint8_t *model_dim;               /* by dim: width of a model */
+    bool *model_dim;                  /* by dim: width of a model */
     uint8_t last;
     ValueId *cur, *stack, *map;       /* latest instance; stack; step values (results: stacks) in r */
     uint8_t *cur_section;
@@ -53,11 +53,7 @@ static bool classify(const Localize *l, const Node *n) {
     return micro;
 }
 
-static bool small(const Localize *l, const Type *t) {
-    for (uint32_t k = 0; k < t->ndim; k++)
-        if (l->model_dim[t->dim[k].i]) return false;
-    return true;
-}
+static bool small(const Localize *l, const Type *t) { return !type_heavy(l->model_dim, t); }
 
 static void find_early(Localize *l) {
     const Graph *g = l->g;
@@ -176,13 +172,10 @@ static void copy_attrs(Localize *l, const Node *n, bool local, Attr *out) {
     for (int k = 0; k < op_info[n->op].nattr; k++) {
         const Attr *t = &n->attr[k];
         uint32_t count;
-        out[k] = *t;
-        if (t->kind == AT_STR) out[k] = at_str(l->r, t->u.s);
-        if (t->kind == AT_INTS) out[k] = at_ints(l->r, g->intlist + t->u.list.at, t->u.list.n);
-        if (t->kind == AT_FLOATS) out[k] = at_floats(l->r, g->floatlist + t->u.list.at, t->u.list.n);
-        if (t->kind == AT_DIMS) {
+        out[k] = attr_copy(l->r, g, t);
+        if (local && t->kind == AT_DIMS) {
             DimId *d = dims_without(l, g, t->u.list, &count);
-            out[k] = local ? at_dims(l->r, d, count) : at_dims(l->r, g->dimlist + t->u.list.at, t->u.list.n);
+            out[k] = at_dims(l->r, d, count);
         }
     }
 }
@@ -371,7 +364,7 @@ static void init(Localize *l, Arena *a, const Graph *g) {
     l->stack = NEWN(a, ValueId, nv);
     l->map = NEWN(a, ValueId, nv);
     l->cur_section = NEWN(a, uint8_t, nv);
-    l->model_dim = NEWN(a, uint8_t, g->ndim + 1);
+    l->model_dim = model_dims(a, g);
     memset(l->limit, NOT_PLACED, nn);
     memset(l->soft, NOT_PLACED, nv);
     memset(l->cur_section, NOT_PLACED, nv);
@@ -379,13 +372,6 @@ static void init(Localize *l, Arena *a, const Graph *g) {
     memset(l->cur, 0xff, nv * sizeof *l->cur);
     memset(l->stack, 0xff, nv * sizeof *l->stack);
     memset(l->map, 0xff, nv * sizeof *l->map);
-    for (int pass = 0; pass < 2; pass++) { /* dims of parameters, but not those of data */
-        for (uint32_t i = 0; i < g->nnode; i++) {
-            if (g->node[i].op != (pass ? OP_input : OP_param)) continue;
-            const Type *t = &g->value[g->node[i].out0].ty;
-            for (uint32_t k = 0; k < t->ndim; k++) l->model_dim[t->dim[k].i] = pass ? 0 : 1;
-        }
-    }
 }
 
 Graph *pass_localize(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {

@@ -17,23 +17,6 @@ typedef struct {
     ValueId *shared; /* by value: its copy for readers that are no element-wise kernels */
 } Recompute;
 
-bool *fuse_model_dims(Arena *a, const Graph *g) {
-    bool *wide = NEWN(a, bool, g->ndim + 1);
-    for (int pass = 0; pass < 2; pass++)
-        for (uint32_t i = 0; i < g->nnode; i++) {
-            if (g->node[i].op != (pass ? OP_input : OP_param)) continue;
-            const Type *t = &g->value[g->node[i].out0].ty;
-            for (uint32_t k = 0; k < t->ndim; k++) wide[t->dim[k].i] = pass == 0;
-        }
-    return wide;
-}
-
-bool fuse_heavy(const bool *model_dims, const Type *t) {
-    for (uint32_t k = 0; k < t->ndim; k++)
-        if (model_dims[t->dim[k].i]) return true;
-    return false;
-}
-
 /* Length of the part of a path that names a block: through its last number, `policy.tail.0` of `policy.tail.0.att`. */
 static size_t block_length(const char *path) {
     size_t len = 0;
@@ -93,7 +76,7 @@ static bool kept_for(const Recompute *x, ValueId u, const Node *reader) {
 static bool cheap(const Recompute *x, ValueId v, const Node *reader, int depth) {
     const Graph *g = x->r.from;
     const Node *n = value_node(g, v);
-    if (depth == 0 || !simple(n) || n->section != reader->section || !fuse_heavy(x->model, value_type(g, v))) return false;
+    if (depth == 0 || !simple(n) || n->section != reader->section || !type_heavy(x->model, value_type(g, v))) return false;
     if (same_place(n, reader) || (is_backward(n) && !is_backward(reader))) return false;
     bool reads_heavy = false;
     for (uint32_t k = 0; k < n->nin; k++) {
@@ -126,27 +109,8 @@ static ValueId copy_for(Recompute *x, ValueId v, const Node *reader, int depth) 
     return made;
 }
 
-/* g without the element-wise nodes that nothing reads any more. All else stays: kernels that draw random numbers read
- * leaves of the runtime without an edge in the graph. */
-static Graph *without_dead(Arena *a, const Graph *g) {
-    bool *live = NEWN(a, bool, g->nnode + 1);
-    for (uint32_t i = 0; i < g->nresult; i++) live[g->value[g->result[i].v.i].def.i] = true;
-    for (uint32_t i = 0; i < g->nopt; i++)
-        if (value_is(g->opt[i].lr)) live[g->value[g->opt[i].lr.i].def.i] = true;
-    for (uint32_t i = g->nnode; i-- > 0;) {
-        const Node *n = &g->node[i];
-        live[i] |= !simple(n);
-        for (uint32_t k = 0; live[i] && k < n->nin; k++) live[g->value[g->operand[n->in0 + k].i].def.i] = true;
-    }
-    Rewrite r = rewrite_begin(a, g);
-    for (uint32_t i = 0; i < g->nnode; i++)
-        if (live[i]) rewrite_copy(&r, &g->node[i]);
-    graph_copy_results(r.to, g, r.map);
-    return r.to;
-}
-
 Graph *fuse_recompute(Arena *a, const Graph *g) {
-    Recompute x = {rewrite_begin(a, g), graph_uses(a, g), fuse_model_dims(a, g), NEWN(a, ValueId, g->nvalue + 1)};
+    Recompute x = {rewrite_begin(a, g), graph_uses(a, g), model_dims(a, g), NEWN(a, ValueId, g->nvalue + 1)};
     for (uint32_t v = 0; v < g->nvalue; v++) x.shared[v] = NOVALUE;
     for (uint32_t i = 0; i < g->nnode; i++) {
         const Node *n = &g->node[i];
@@ -162,5 +126,5 @@ Graph *fuse_recompute(Arena *a, const Graph *g) {
         for (uint32_t k = 0; any && k < n->nin; k++) x.r.to->operand[made->in0 + k] = own[k];
     }
     graph_copy_results(x.r.to, g, x.r.map);
-    return without_dead(a, x.r.to);
+    return graph_live(a, x.r.to);
 }

@@ -24,14 +24,7 @@ void rewrite_at(Rewrite *r, const Node *n) {
 }
 
 void rewrite_attrs(Graph *to, const Graph *from, const Node *n, Attr out[MAX_ATTR]) {
-    for (int i = 0; i < MAX_ATTR; i++) {
-        Attr at = n->attr[i];
-        List l = at.u.list;
-        if (at.kind == AT_DIMS) at = at_dims(to, from->dimlist + l.at, l.n);
-        if (at.kind == AT_INTS) at = at_ints(to, from->intlist + l.at, l.n);
-        if (at.kind == AT_FLOATS) at = at_floats(to, from->floatlist + l.at, l.n);
-        out[i] = at;
-    }
+    for (int i = 0; i < MAX_ATTR; i++) out[i] = attr_copy(to, from, &n->attr[i]);
 }
 
 ValueId rewrite_with(Rewrite *r, const Node *n, const ValueId *in) {
@@ -183,6 +176,25 @@ bool v_is_const(const Graph *g, ValueId v, double *value) {
     if (n->op != OP_const) return false;
     *value = attr_float(g, n, "value");
     return true;
+}
+
+/* ---- what is large */
+bool *model_dims(Arena *a, const Graph *g) {
+    bool *wide = NEWN(a, bool, g->ndim + 1);
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint32_t i = 0; i < g->nnode; i++) {
+            if (g->node[i].op != (pass ? OP_input : OP_param)) continue;
+            const Type *t = &g->value[g->node[i].out0].ty;
+            for (uint32_t k = 0; k < t->ndim; k++) wide[t->dim[k].i] = pass == 0;
+        }
+    }
+    return wide;
+}
+
+bool type_heavy(const bool *wide, const Type *t) {
+    for (uint32_t k = 0; k < t->ndim; k++)
+        if (wide[t->dim[k].i]) return true;
+    return false;
 }
 
 /* ---- memo */

@@ -5,7 +5,7 @@
  * of the forward, the highest id: gradients of what heads share are added from the last head on. So a head runs through
  * its loss and its own backward before another begins, and at most one head's activations live. The last section first
  * makes what is checked before a state may change. */
-#include "passes/passes.h"
+#include "passes/rewrite.h"
 
 #include <string.h>
 
@@ -39,23 +39,9 @@ static void find_units(Schedule *s) {
     }
 }
 
-/* Dims that only models have: those of parameters, but not those of data. */
-static uint8_t *find_model_dims(Schedule *s) {
-    const Graph *g = s->g;
-    uint8_t *wide = NEWN(s->a, uint8_t, g->ndim + 1);
-    for (int pass = 0; pass < 2; pass++) {
-        for (uint32_t i = 0; i < g->nnode; i++) {
-            if (g->node[i].op != (pass ? OP_input : OP_param)) continue;
-            const Type *t = &g->value[g->node[i].out0].ty;
-            for (uint32_t k = 0; k < t->ndim; k++) wide[t->dim[k].i] = pass ? 0 : 1;
-        }
-    }
-    return wide;
-}
-
 static void describe(Schedule *s) {
     const Graph *g = s->g;
-    const uint8_t *wide = find_model_dims(s);
+    const bool *wide = model_dims(s->a, g);
     for (uint32_t u = 0; u < s->nunit; u++) {
         Unit *x = &s->unit[u];
         x->light = x->sink = true;
@@ -65,8 +51,7 @@ static void describe(Schedule *s) {
             if (n->flags & N_BWD) x->backward = true;
             for (uint32_t v = n->out0; v < n->out0 + n->nout; v++) {
                 const Type *t = &g->value[v].ty;
-                for (uint32_t k = 0; k < t->ndim; k++)
-                    if (wide[t->dim[k].i]) x->light = false;
+                if (type_heavy(wide, t)) x->light = false;
                 for (uint32_t k = s->uses.use0[v]; k < s->uses.use0[v + 1]; k++) {
                     const Node *reader = &g->node[s->uses.use[k].i];
                     uint32_t ru = s->unit_of[s->uses.use[k].i];

@@ -317,31 +317,12 @@ static uint64_t hash_attr(const Graph *g, const Attr *at, uint64_t h) {
     return mix(h, bits);
 }
 
-static bool lists_equal(const void *p, const void *q, size_t elem, List a, List b) {
-    if (a.n != b.n) return false;
-    return !a.n || !memcmp((const char *)p + a.at * elem, (const char *)q + b.at * elem, a.n * elem);
-}
-
-static bool attr_equal(const Graph *g, const Attr *a, const Attr *b) {
-    if (a->kind != b->kind) return false;
-    List p = a->u.list, q = b->u.list;
-    if (a->kind == AT_STR) return !strcmp(a->u.s, b->u.s);
-    if (a->kind == AT_DIMS) return lists_equal(g->dimlist, g->dimlist, sizeof(DimId), p, q);
-    if (a->kind == AT_INTS) return lists_equal(g->intlist, g->intlist, sizeof(int64_t), p, q);
-    if (a->kind == AT_FLOATS) return lists_equal(g->floatlist, g->floatlist, sizeof(double), p, q);
-    if (a->kind == AT_INT) return a->u.i == b->u.i;
-    if (a->kind == AT_FLOAT) return !memcmp(&a->u.f, &b->u.f, sizeof(double));
-    if (a->kind == AT_BOOL) return a->u.b == b->u.b;
-    if (a->kind == AT_DIM) return dim_is(a->u.dim, b->u.dim);
-    return a->kind == AT_NONE || a->u.dt == b->u.dt;
-}
-
 static bool node_is(const Graph *g, const Node *n, const Expr *e) {
     if (n->op != e->op || n->nin != e->nin) return false;
     for (uint32_t i = 0; i < e->nin; i++)
         if (g->operand[n->in0 + i].i != e->in[i].i) return false;
     for (int i = 0; i < op_info[e->op].nattr; i++)
-        if (!attr_equal(g, &n->attr[i], &e->attr[i])) return false;
+        if (!attr_equal(g, g, &n->attr[i], &e->attr[i])) return false;
     return !(op_info[e->op].flags & F_LEAF) || type_equal(&g->value[n->out0].ty, &e->ty);
 }
 
