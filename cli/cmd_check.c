@@ -90,6 +90,7 @@ int cmd_test(Cli *c) {
     for (uint32_t i = 0; i < c->narg; i++) {
         TestCount n = {0, 0};
         if (!frontend_test(c->a, c->arg[i], &lo, &n, c->d) && !c->d->nerror) return EXIT_INTERNAL;
+        if (n.passed + n.failed == 0 && !c->d->nerror) say(c, "%s has no tests", c->arg[i]);
         sum.passed += n.passed;
         sum.failed += n.failed;
     }

@@ -11,6 +11,12 @@ static Graph *read_wir(Cli *c) {
         diag_add(c->d, R007, NOLOC, "%s: a .wir file is missing", c->command);
         return NULL;
     }
+    size_t end = strlen(c->arg[0]);
+    if (end > 3 && strcmp(c->arg[0] + end - 3, ".wg") == 0) {
+        Diag *h = diag_add(c->d, R007, NOLOC, "%s: %s takes the text of a graph (.wir), not a .wg file", c->command, c->arg[0]);
+        diag_help(c->d, h, "wmtpc plan %s -c CONFIG.yaml --dump-dir=dump writes one after each pass", c->arg[0]);
+        return NULL;
+    }
     if (!file_read_all(c->env, c->a, c->arg[0], (wm_size)1 << 30, &text, &len, c->d)) return NULL;
     diag_source(c->d, c->arg[0], text, len);
     Graph *g = graph_parse(c->a, c->arg[0], text, len, c->d);

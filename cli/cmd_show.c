@@ -35,7 +35,10 @@ static Curve smooth(Cli *c, Curve s, const char *name) {
 static Json **read_lines(Cli *c, const char *path, uint32_t *n) {
     char *text;
     size_t len;
-    if (!file_read_all(c->env, c->a, path, (wm_size)1 << 30, &text, &len, c->d)) return NULL;
+    if (!file_read_all(c->env, c->a, path, (wm_size)1 << 30, &text, &len, c->d)) {
+        if (c->d->n) diag_help(c->d, c->d->item[c->d->n - 1], "`show` takes the directory of a run: its checkpoint.save_dir");
+        return NULL;
+    }
     uint32_t cap = 0;
     for (size_t i = 0; i < len; i++) cap += text[i] == '\n';
     Json **line = NEWN(c->a, Json *, cap + 1);

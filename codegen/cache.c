@@ -36,7 +36,7 @@ typedef struct { char pack[33]; uint32_t index; bool known; } Ref;
 
 /* ---- the directory */
 static bool unsafe(Diags *d, const char *path, const char *why, const char *help) {
-    Diag *g = diag_add(d, R005, NOLOC, "the kernel cache cannot be used: '%s' %s", path, why);
+    Diag *g = diag_add(d, R005, NOLOC, "the kernel cache cannot be used: %s%s%s", path, path[0] ? ": " : "", why);
     diag_help(d, g, "%s, or set WMTPC_CACHE to a directory of your own", help);
     return false;
 }

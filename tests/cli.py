@@ -42,6 +42,9 @@ ROWS = [
     ("run mine.wg -c configs/micro.yaml most=0.1", 1, ["`most` is 0.1, outside [1, inf) (from the command line)"]),
     ("run mine.wg -c configs/micro.yaml zzzzz=1", 1, ["`zzzzz`", "wmtpc help mine.wg"]),
     ("run mine.wg", 1, ["`dataset.train` is not set", "-c configs/micro.yaml"]),
+    ("eval mine.wg", 2, ["takes the text of a graph", "--dump-dir"]),
+    ("show nowhere", 66, ["nowhere/metrics.jsonl", "the directory of a run"]),
+    ("test mine.wg", 0, ["mine.wg has no tests"]),
     ("run mine.wg extra.wg -c configs/micro.yaml", 2, ["extra.wg", "one argument too many"]),
 ]
 
