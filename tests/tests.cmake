@@ -1,3 +1,6 @@
+# Where tests keep compiled kernels. Builds of one tree may share it: kernels are the same whatever builds the compiler.
+set(WM_TEST_CACHE ${CMAKE_BINARY_DIR} CACHE PATH "folder of the kernel caches of tests")
+
 # Criterion programs: tests/<folder>/test_<name>.c -> build/tests/test_<folder>_<name>, linked with everything.
 file(GLOB test_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/*/test_*.c)
 foreach(source ${test_sources})
@@ -9,7 +12,8 @@ foreach(source ${test_sources})
   add_executable(${target} ${source})
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_compile_options(${target} PRIVATE -Wno-pedantic -Wno-conversion -Wno-sign-conversion -Wno-missing-prototypes -Wno-strict-prototypes)
-  target_compile_definitions(${target} PRIVATE WM_SOURCE_DIR="${CMAKE_SOURCE_DIR}" WM_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  target_compile_definitions(${target} PRIVATE WM_SOURCE_DIR="${CMAKE_SOURCE_DIR}" WM_BINARY_DIR="${CMAKE_BINARY_DIR}"
+                             WM_TEST_CACHE="${WM_TEST_CACHE}")
   target_link_libraries(${target} wm_cli criterion)
   add_test(NAME ${folder}/${short} COMMAND ${target} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 endforeach()
@@ -74,13 +78,16 @@ if(TARGET wmtpc)
   foreach(line ${e2e_tests})
     string(REGEX REPLACE "^def test_([a-z0-9_]+).*" "\\1" short ${line})
     add_test(NAME e2e/${short} COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/e2e.py $<TARGET_FILE:wmtpc> ${CMAKE_SOURCE_DIR} test_${short})
-    set_tests_properties(e2e/${short} PROPERTIES LABELS "e2e")
+    set_tests_properties(e2e/${short} PROPERTIES LABELS "e2e;slow")
+  endforeach()
+  foreach(short two_runs_give_equal_bits a_plan_runs_like_its_graph damaged_checkpoint_is_refused exit_codes_of_mistakes config_reads_back)
+    set_tests_properties(e2e/${short} PROPERTIES LABELS "e2e") # under the sanitizers too
   endforeach()
 endif()
 
 # Rules of the source tree. Those that read object files need what gcc makes without instrumentation.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-set(rules includes libraries switches sizes words)
+set(rules includes libraries switches sizes words format)
 if(CMAKE_C_COMPILER_ID STREQUAL GNU AND NOT WM_SANITIZE AND NOT WM_FUZZ)
   list(APPEND rules calls statics)
 endif()

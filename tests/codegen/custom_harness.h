@@ -241,7 +241,7 @@ static inline void case_level(Case *c, CpuLevel level, NodeId first, double **wa
     Toolchain tool;
     CacheStats stats = {0, 0, 0};
     if (!toolchain_cc(c->a, env_posix(), level, &tool, c->d)) { case_show(c); cr_assert(false, "no compiler"); }
-    Cache *cache = cache_open(env_posix(), WM_BINARY_DIR "/custom-cache", &tool, c->d);
+    Cache *cache = cache_open(env_posix(), WM_TEST_CACHE "/custom-cache", &tool, c->d);
     if (!cache || !cache_get(cache, src, e.nlaunch, fn, &stats, c->d)) { case_show(c); cr_assert(false, "no kernels"); }
     unsigned char *mem = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64), *again = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64);
     for (int nparts = 1; nparts <= 4; nparts++) {

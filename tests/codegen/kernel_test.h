@@ -22,7 +22,7 @@ static void kernels_open(void) {
     if (setjmp(test_guard.out)) cr_assert_fail("%s", diags->item[0]->text);
     arena = arena_open(env_posix(), &test_guard);
     if (!toolchain_cc(arena, env_posix(), cpu_level(), &tool, diags)) cr_assert_fail("%s", diags->item[0]->text);
-    cache = cache_open(env_posix(), arena_fmt(arena, "%s/kernel-cache", WM_BINARY_DIR), &tool, diags);
+    cache = cache_open(env_posix(), arena_fmt(arena, "%s/kernel-cache", WM_TEST_CACHE), &tool, diags);
     cr_assert(cache, "%s", diags->n ? diags->item[0]->text : "");
 }
 static void kernels_close(void) {

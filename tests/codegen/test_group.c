@@ -287,7 +287,7 @@ Test(group, compilers_agree) {
     only_path = folder;
     env.getenv = getenv_path;
     if (!toolchain_cc(arena, &env, cpu_level(), &clang, diags)) cr_assert_fail("%s", diags->item[0]->text);
-    other = cache_open(env_posix(), arena_fmt(arena, "%s/kernel-cache", WM_BINARY_DIR), &clang, diags);
+    other = cache_open(env_posix(), arena_fmt(arena, "%s/kernel-cache", WM_TEST_CACHE), &clang, diags);
     cr_assert(other && strcmp(clang.identity, tool.identity) != 0);
     each(functions), each(norm_forward), each(softmax), each(gain_gradient), each(square_sum), each(adamw);
     cache_close(other);

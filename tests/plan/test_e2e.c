@@ -25,7 +25,7 @@ static bool open_world(void *ctx, Guard *g) {
     World *w = ctx;
     w->a = arena_open(env_posix(), g);
     if (!toolchain_cc(w->a, env_posix(), cpu_level(), &w->tool, w->d)) return false;
-    w->cache = cache_open(env_posix(), arena_fmt(w->a, "%s/kernel-cache", WM_BINARY_DIR), &w->tool, w->d);
+    w->cache = cache_open(env_posix(), arena_fmt(w->a, "%s/kernel-cache", WM_TEST_CACHE), &w->tool, w->d);
     w->dev = device_cpu(env_posix(), 2, w->d);
     return w->cache && w->dev;
 }
