@@ -131,6 +131,8 @@ static void shipped_lower(Arena *a, Diags *d, const char *phase) {
         cr_assert_eq(d->n, 0, "%s has messages", graph_files[i]);
         cr_assert(graph_verify(g, false, d), "%s", graph_files[i]);
         cr_assert_eq(g->nopt > 0, !strcmp(phase, "train"));
+        for (uint32_t k = 0; k < g->nresult && strcmp(phase, "train"); k++)
+            cr_assert(strcmp(g->result[k].kind, "next"), "%s: validation changes %s", graph_files[i], g->result[k].name);
     }
 }
 Test(lower, all_shipped_train) { in_arena("train", shipped_lower); }
