@@ -1,6 +1,6 @@
 /* base.h: everything that all folders share. Arenas, text, diagnostics, system calls behind one struct.
  *
- * Two kinds of failure, never mixed (D19): a mistake of the user or of the machine becomes a Diag and a false or
+ * Two kinds of failure, never mixed: a mistake of the user or of the machine becomes a Diag and a false or
  * NULL; a broken invariant (wm_check) or an exhausted arena jumps to the guard of the public entry point, which
  * turns it into a Diag with exit code 70 or 71. Nothing in the library prints, exits or aborts. */
 #ifndef WM_BASE_H
@@ -19,7 +19,7 @@
 typedef struct Env Env;
 typedef struct Diags Diags;
 
-/* ---- exit codes (D18) */
+/* ---- exit codes */
 enum {
     EXIT_DONE = 0, EXIT_USER = 1, EXIT_USAGE = 2, EXIT_DAMAGED = 65, EXIT_MISSING = 66, EXIT_UNAVAILABLE = 69,
     EXIT_INTERNAL = 70, EXIT_MEMORY = 71, EXIT_OWNED = 73, EXIT_IO = 74, EXIT_AGAIN = 75, EXIT_DISAGREE = 76,
@@ -154,7 +154,7 @@ extern const CodeInfo code_info[NCODE];
 void diags_render(const Diags *d, Sbuf *out, bool color);
 void diags_render_json(const Diags *d, Sbuf *out);
 
-/* ---- env: the one door to the system (D19). Every function returns -1 (or NULL) and sets *err to an errno value. */
+/* ---- env: the one door to the system. Every function returns -1 (or NULL) and sets *err to an errno value. */
 typedef struct { int64_t size; uint64_t dev, ino; int64_t mtime_ns; bool is_dir, is_file, is_link; uint32_t mode, uid; } EnvStat;
 typedef struct EnvThread EnvThread;
 struct Env {
@@ -221,7 +221,7 @@ uint32_t stream_of(const char *name); /* low half of XXH3 of "init:MODEL/NAME", 
 static inline double philox_unit(uint32_t w) { return ((double)(w >> 8) + 0.5) * 0x1p-24; }
 /* Standard normal from words 2k, 2k+1 of a block by Box and Muller: sqrt(-2 log u0) * cos(2 pi u1), sin for the odd. */
 
-/* ---- the canonical tree (D8): [a,b) splits at the largest power of two below b-a. */
+/* ---- the canonical tree: [a,b) splits at the largest power of two below b-a. */
 static inline uint32_t tree_split(uint32_t n) { /* n >= 2: size of the left part */
     uint32_t p = 1;
     while (p * 2 < n) p *= 2;

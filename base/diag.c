@@ -1,4 +1,4 @@
-/* diag.c: the one error object (D19). Text is copied into the arena of the Diags; render.c makes it readable. */
+/* diag.c: the one error object. Text is copied into the arena of the Diags; render.c makes it readable. */
 #include "base/base.h"
 
 const CodeInfo code_info[NCODE] = {

@@ -14,7 +14,6 @@
 typedef struct {
     const char *source; size_t len;
     const char *what;              /* one line for people: "gemm avx512 14x2 kc=384", "fused 12 nodes" */
-    const char *keep;              /* NULL, or the name of a value kept (for notes) */
     PlanAddr *arg; int64_t *arg_bytes; uint32_t narg, nwrite; /* written arguments come last */
     NodeId node;
 } Launch;
@@ -48,8 +47,8 @@ bool emit_group(Emit *e, NodeId first, uint32_t count);
 /* custom.c: every other node. Dispatch by a table indexed by op, one row per op that it can emit. */
 bool emit_custom(Emit *e, NodeId n);
 /* mathlib.c: the text of the functions that `names` uses for dtype dt ("exp_f32" ..): definitions in dependency order,
- * vectorisable (branch-free), the same bits under gcc and clang. Also vector typedefs and the FMA builtin for a level. */
-void mathlib_put(Sbuf *out, CpuLevel level, DType dt, const char *const *names, uint32_t n);
+ * plain branch-free C that the compiler can vectorise, the same bits under gcc and clang. */
+void mathlib_put(Sbuf *out, DType dt, const char *const *names, uint32_t n);
 /* expr.c: prints the expr column of an element-wise op with x0 x1 x2 replaced by the given texts and IR functions by
  * those of the dtype; collects the function names used. */
 void expr_put(Sbuf *out, const char *expr, DType dt, const char *const x[3], const char **used, uint32_t *nused);

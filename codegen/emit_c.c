@@ -384,7 +384,7 @@ void nest_print(const Nest *n, CpuLevel level, Sbuf *out) {
     }
     sb_str(out, "#ifdef __clang__\n#define IVDEP _Pragma(\"clang loop vectorize(assume_safety)\")\n#else\n"
                 "#define IVDEP _Pragma(\"GCC ivdep\")\n#endif\n");
-    mathlib_put(out, level, DT_F32, p->used, p->nused);
+    mathlib_put(out, DT_F32, p->used, p->nused);
     if (p->head.len) sb_put(out, p->head.s, p->head.len);
     sb_put(out, p->body.s, p->body.len);
 }

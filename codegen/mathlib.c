@@ -23,8 +23,7 @@ static size_t find(const char *name, size_t n, DType dt) {
     return NROW;
 }
 
-void mathlib_put(Sbuf *out, CpuLevel level, DType dt, const char *const *names, uint32_t n) {
-    (void)level; /* plain C: the compiler chooses the vectors */
+void mathlib_put(Sbuf *out, DType dt, const char *const *names, uint32_t n) {
     bool need[NROW] = {false};
     for (uint32_t i = 0; i < n; i++) {
         size_t at = find(names[i], strlen(names[i]), dt);

@@ -188,7 +188,6 @@ NodeId graph_copy_node(Graph *g, const Graph *from, NodeId n, ValueId *map) {
     c->flags = old.flags;
     c->section = old.section;
     c->group = old.group;
-    c->role = old.role;
     c->ws_bytes = old.ws_bytes;
     c->ws_off = old.ws_off;
     c->origin = copy_origin(g, from, old.origin, map);

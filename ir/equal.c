@@ -48,7 +48,7 @@ static bool same_node(const Graph *a, const Graph *b, uint32_t at, const char **
     for (int k = 0; k < op_info[x->op].nattr; k++)
         if (!attr_equal(a, b, &x->attr[k], &y->attr[k]))
             return DIFFER("%%%u: %s", id, op_info[x->op].attr[k].name);
-    if (x->flags != y->flags || x->section != y->section || x->group != y->group || x->role != y->role ||
+    if (x->flags != y->flags || x->section != y->section || x->group != y->group ||
         x->origin != y->origin || x->ws_bytes != y->ws_bytes || x->ws_off != y->ws_off)
         return DIFFER("%%%u: labels", id);
     if (strcmp(x->path, y->path) != 0) return DIFFER("%%%u: path %s and %s", id, x->path, y->path);

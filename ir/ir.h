@@ -1,4 +1,4 @@
-/* ir.h: the graph of named-dim tensors that every pass reads and writes (D4).
+/* ir.h: the graph of named-dim tensors that every pass reads and writes.
  *
  * SSA, append-only arrays, ids not pointers; node order is execution order; a pass is Graph -> Graph. Node order is
  * topological at every stage: an operand's value is defined by an earlier node. The text form is the graph:
@@ -76,7 +76,7 @@ typedef struct {
 extern const OpInfo op_info[NOP];
 bool op_find(const char *name, Op *op);
 
-enum { N_BWD = 1, N_REMAT = 2, N_KEEP = 4 };
+enum { N_BWD = 1, N_REMAT = 2 }; /* of the backward pass; made again instead of kept */
 typedef struct {
     Op op;
     uint16_t flags;
@@ -84,7 +84,7 @@ typedef struct {
     uint8_t section;      /* 0 before localize; then even: once per step, odd: once per micro-batch */
     uint16_t nin;
     uint32_t in0, out0;   /* Graph.operand[in0 ..], Graph.value[out0 ..] */
-    uint32_t group, role; /* fusion group, pipeline cut; 0 = none. After fuse: nodes of one group stand together */
+    uint32_t group;       /* fusion group; 0 = none. After fuse: nodes of one group stand together */
     int64_t ws_bytes, ws_off; /* scratch that its kernels need, and where (work arena); node_workspace() gives bytes */
     int32_t origin;       /* node this one was cloned from or is the gradient of, -1 none */
     const char *path;     /* "policy.body.3/attention", "loss", "" */
@@ -214,7 +214,7 @@ int64_t node_bytes(const Graph *g, const Node *n);
  * logits chunks, row lists. Written beside the kernels' templates; a function of op, types and attributes alone. */
 int64_t node_workspace(const Graph *g, const Node *n);
 
-/* ---- eval.c: the f64 reference evaluator (D9). Logical: every value whole, real numbers in double, tokens and
+/* ---- eval.c: the f64 reference evaluator. Logical: every value whole, real numbers in double, tokens and
  * masks as double too (ignore is -100, masks 0 and 1), row-major in the value's own order of dims. */
 typedef struct {
     /* Fills `out` (count doubles) for a leaf: input, param, state, scalar. false: the evaluator reports P002. */

@@ -355,7 +355,7 @@ static bool parse_labels(Parser *p, Node *n) {
     static const struct {
         unsigned bit;
         const char *name;
-    } flags[] = {{N_BWD, "bwd"}, {N_REMAT, "remat"}, {N_KEEP, "keep"}};
+    } flags[] = {{N_BWD, "bwd"}, {N_REMAT, "remat"}};
     while (p->t.kind == T_WORD) {
         bool flag = false;
         for (size_t k = 0; k < WM_LEN(flags) && !flag; k++) {
@@ -364,11 +364,11 @@ static bool parse_labels(Parser *p, Node *n) {
             flag = true;
         }
         if (is_word(p, "result") || is_word(p, "opt") || is_word(p, "note")) return true;
-        bool section = is_word(p, "section"), group = is_word(p, "group"), role = is_word(p, "role");
+        bool section = is_word(p, "section"), group = is_word(p, "group");
         bool origin = is_word(p, "origin"), ws = is_word(p, "ws");
         int64_t v = 0;
-        if (!(flag || section || group || role || origin || ws))
-            return expected(p, "bwd, remat, keep, section, group, role, origin or ws");
+        if (!(flag || section || group || origin || ws))
+            return expected(p, "bwd, remat, section, group, origin or ws");
         if (!next(p)) return false;
         if (flag) continue;
         if (!take_punct(p, '=', "`=`")) return false;
@@ -384,7 +384,6 @@ static bool parse_labels(Parser *p, Node *n) {
             if (!take_int(p, 0, section ? UINT8_MAX : UINT32_MAX, &v)) return false;
             if (section) n->section = (uint8_t)v;
             if (group) n->group = (uint32_t)v;
-            if (role) n->role = (uint32_t)v;
         }
     }
     return true;
@@ -460,7 +459,6 @@ static bool parse_node(Parser *p) {
     n->flags = labels.flags;
     n->section = labels.section;
     n->group = labels.group;
-    n->role = labels.role;
     n->ws_bytes = labels.ws_bytes;
     n->ws_off = labels.ws_off;
     n->path = labels.path;

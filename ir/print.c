@@ -84,12 +84,11 @@ static void put_labels(Sbuf *b, const Graph *g, const Node *n) {
     static const struct {
         unsigned bit;
         const char *name;
-    } flags[] = {{N_BWD, " bwd"}, {N_REMAT, " remat"}, {N_KEEP, " keep"}};
+    } flags[] = {{N_BWD, " bwd"}, {N_REMAT, " remat"}};
     for (size_t k = 0; k < WM_LEN(flags); k++)
         if (n->flags & flags[k].bit) sb_str(b, flags[k].name);
     if (n->section) sb_fmt(b, " section=%u", n->section);
     if (n->group) sb_fmt(b, " group=%u", n->group);
-    if (n->role) sb_fmt(b, " role=%u", n->role);
     if (n->origin >= 0) sb_fmt(b, " origin=%%%u", g->node[n->origin].out0);
     if (n->ws_bytes || n->ws_off) sb_fmt(b, " ws=%lld+%lld", (long long)n->ws_bytes, (long long)n->ws_off);
 }

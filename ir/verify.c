@@ -32,7 +32,7 @@ static bool check_ids(Verify *c, const Node *n, uint32_t id, uint32_t out0) {
         return BAD(c, n, "its operands lie beyond the list");
     if (n->origin < NONE || (n->origin >= 0 && (uint32_t)n->origin >= g->nnode))
         return BAD(c, n, "its origin does not exist");
-    if (n->flags & ~(N_BWD | N_REMAT | N_KEEP)) return BAD(c, n, "unknown flags");
+    if (n->flags & ~(N_BWD | N_REMAT)) return BAD(c, n, "unknown flags");
     for (uint32_t k = 0; k < n->nin; k++)
         if (g->operand[n->in0 + k].i >= out0) return BAD(c, n, "operand %u is not defined before", k);
     for (uint32_t k = 0; k < n->nout; k++) {

@@ -1,5 +1,5 @@
 /* linear_ce: ST_MATH -> ST_MATH. Losses over a vocabulary whose logits are matmul(h, W) become linear_ce and
- * linear_kl, which never store the logits (D14).
+ * linear_kl, which never store the logits.
  *
  * Where h was made by a `stack` (blocks side by side, one per head), the nodes between stack and logits are
  * unrolled: slice() cuts them at each coordinate, one linear_ce is made for each, and the results are stacked

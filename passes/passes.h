@@ -1,5 +1,6 @@
 /* passes.h: ST_MATH to ST_PLANNED. A pass is a row of the table in run.c: name, stage in and out, exact or
- * re-associating, pure function, help. After each: stage check, verifier, and in debug builds parse(print(g)) == g. */
+ * re-associating, pure function, help. After each: stage check and verifier; on request parse(print(g)) == g
+ * and the evaluator on both graphs. */
 #ifndef WM_PASSES_H
 #define WM_PASSES_H
 

@@ -104,7 +104,6 @@ static ValueId copy_for(Recompute *x, ValueId v, const Node *reader, int depth) 
     ValueId made = rewrite_with(&x->r, n, in);
     Node *copy = &x->r.to->node[x->r.to->nnode - 1];
     copy->section = n->section;
-    copy->role = n->role;
     if (alone && depth == MAX_CHAIN) x->shared[v.i] = made;
     return made;
 }

@@ -3,7 +3,7 @@
  *
  * Everything here sees state as a StateView: the rows of a plan and where each lies in memory. Files are
  * safetensors in directories shaped like Hugging Face's, unsharded and cut by the model alone, so their
- * bytes do not depend on how the run was spread (D17). A checkpoint exists once its directory has the name
+ * bytes do not depend on how the run was spread. A checkpoint exists once its directory has the name
  * step-NNNNNN: rename after fsync is the commit.
  *
  * In a run:  owner_take -> exec_open -> exec_init_states -> weights_load_view (models with a path) ->
@@ -26,7 +26,7 @@ int64_t state_bytes(const PlanState *s);
 bool state_axes_ok(const PlanState *s);   /* axes and halves parse and name each dim once: a plan is checked for it */
 /* The key of a row in logs, hashes and files: MODEL/NAME, or NAME for a state of the graph. */
 const char *state_key(Arena *a, const PlanState *s, NameStyle style);
-/* Fills one row with its initial value (D8): element i of the memory order takes word i & 3 of Philox
+/* Fills one row with its initial value: element i of the memory order takes word i & 3 of Philox
  * block i >> 2 at step 0; a normal takes words 2k and 2k + 1 (Box and Muller). exec_init_states does it
  * for all rows. D001: bad init text. */
 bool state_init(const PlanState *s, uint64_t seed, void *mem, Diags *d);

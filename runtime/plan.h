@@ -1,4 +1,4 @@
-/* plan.h: the schema of a plan (D10). Types (and the hash over them): codegen fills a Plan, runtime prints, parses, checks and runs it.
+/* plan.h: the schema of a plan. Types (and the hash over them): codegen fills a Plan, runtime prints, parses, checks and runs it.
  * A plan holds no code: a kernel is named by the hash of its source, codegen derives the source from the IR inside. */
 #ifndef WM_PLAN_H
 #define WM_PLAN_H
@@ -68,7 +68,7 @@ typedef struct {
     const char **note; uint32_t nnote;
 } PlanProgram;
 
-/* One row of what outlives a step (architecture.md 10). Memory order is that of `dim`; a file holds the axes. */
+/* One row of what outlives a step. Memory order is that of `dim`; a file holds the axes. */
 typedef struct {
     const char *model, *name;    /* "policy", "layers.0.attention.wq.weight"; user states: "", NAME */
     const char *hf;              /* second name */

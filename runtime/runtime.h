@@ -94,7 +94,6 @@ void exec_profile(Exec *e, int64_t *ns);
 /* Result of the last step: count elements in *out as double; a per_micro output has all micro-batches in order. */
 const PlanOutput *exec_output(Exec *e, int program, const char *kind, const char *name, const void **data);
 double exec_number(Exec *e, int program, const char *kind, const char *name); /* a scalar; NaN if there is none */
-int64_t exec_work_bytes(const Exec *e);
 
 /* ---- safetensors (checkpoint/safetensors.c) */
 typedef struct { const char *name; const char *dtype; /* "F32" .. */ int64_t shape[PLAN_MAX_DIMS]; uint32_t ndim; int64_t begin, end; } StTensor;

@@ -1,6 +1,6 @@
 /* state.c: what outlives a step, as rows of the plan: initial values and hashes.
  *
- * Initial values are counter-based (D8): element i of a row takes word i & 3 of Philox block i >> 2 of the
+ * Initial values are counter-based: element i of a row takes word i & 3 of Philox block i >> 2 of the
  * row's stream, so they do not depend on the order in which rows are filled or on who fills them. Hashes
  * walk the parameters in byte order of their names and feed the stored form, so two runs agree exactly
  * when their saved weights would. */

@@ -69,7 +69,7 @@ void kern_math(Kern *k, DType dt, const char *const *names, uint32_t n) {
     const char *full[8];
     wm_check(k->e->a, n <= 8 && dt <= DT_F32, "node %u: functions of a type without mathlib", k->id.i);
     for (uint32_t i = 0; i < n; i++) full[i] = arena_fmt(k->e->a, "%s_%s", names[i], dtype_name[dt]);
-    mathlib_put(&k->src, k->e->level, dt, full, n);
+    mathlib_put(&k->src, dt, full, n);
 }
 
 void kern_close(Kern *k, const char *what) {

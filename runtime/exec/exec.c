@@ -127,4 +127,3 @@ double exec_number(Exec *e, int program, const char *kind, const char *name) {
     return NAN;
 }
 
-int64_t exec_work_bytes(const Exec *e) { return e->plan->arena_bytes[ARENA_WORK]; }

@@ -1,6 +1,6 @@
 /* step.c: one step: the instructions of a program, section by section; odd sections once for each micro-batch.
  *
- * The canonical sum (D8) is a stack of partial sums, one for each bit of the number of leaves so far, the longest lowest.
+ * The canonical sum is a stack of partial sums, one for each bit of the number of leaves so far, the longest lowest.
  * A leaf joins as many of them as a binary counter carries, the last leaf all of them, each time the longer one on the
  * left: exactly the tree that splits at the largest power of two below its length. */
 #include "runtime/exec/exec.h"

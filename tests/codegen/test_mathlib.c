@@ -17,7 +17,7 @@ static const Fn fns[] = {
 static KernelFn array_fn(const char *name, DType dt, int nin, int n) {
     Sbuf s;
     sb_init(&s, arena);
-    mathlib_put(&s, cpu_level(), dt, &name, 1);
+    mathlib_put(&s, dt, &name, 1);
     const char *t = dt == DT_F32 ? "float" : "double", *x = dt == DT_F32 ? "f32" : "f64";
     sb_fmt(&s, "void k(void *const *p, int part, int nparts) {\n    const %s *a = p[0], *b = p[1]; %s *o = p[2];\n", t, t);
     sb_fmt(&s, "#ifdef __clang__\n#pragma clang loop vectorize(assume_safety)\n#else\n#pragma GCC ivdep\n#endif\n");

@@ -45,7 +45,7 @@ IR_TEST(text, planned_labels) {
     static const char text[] =
         "wir 1\ndim micro=2 \"odd name\"=3 \"graph\"=1\ngraph \"p\" stage=planned phase=val micro=micro state=64 work=4096 {\n"
         "  %0 = input name=\"x\\xff\" : f32[\"odd name\",\"graph\"] at=1+64~128 section=1\n"
-        "  %1 = neg %0 : f32[\"odd name\",\"graph\"] at=-1+0~8 bwd remat keep section=3 group=7 role=2 origin=%2 ws=128+256 @\"p\"\n"
+        "  %1 = neg %0 : f32[\"odd name\",\"graph\"] at=-1+0~8 bwd remat section=3 group=7 origin=%2 ws=128+256 @\"p\"\n"
         "  %2 = neg %1 : f32[\"odd name\",\"graph\"] at=0+0\n}\n";
     Graph *g = graph_parse(a, "t", text, sizeof text - 1, d);
     cr_assert(g, "%s", d->n ? d->item[0]->text : "");
