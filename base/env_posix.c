@@ -34,7 +34,8 @@ static void *p_map(Env *e, size_t n) {
     return p;
 }
 static void p_unmap(Env *e, void *p, size_t n) { (void)e; if (p) munmap(p, n ? n : 1); }
-static int p_open_read(Env *e, const char *path, int *err) { (void)e; return done(open(path, O_RDONLY | O_CLOEXEC), err); }
+/* O_NONBLOCK: a FIFO without a writer opens at once and is refused by its kind; files and directories do not notice. */
+static int p_open_read(Env *e, const char *path, int *err) { (void)e; return done(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err); }
 static int p_open_new(Env *e, const char *path, uint32_t mode, int *err) {
     (void)e;
     return done(open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode), err);

@@ -1,6 +1,7 @@
 /* cmd_plan.c: `plan`: exact memory by class, FLOPs, parameters, and whether it fits. Nothing is compiled or touched. */
 #include "cli/commands.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -80,7 +81,7 @@ int cmd_plan(Cli *c) {
         if (!ok) return diags_exit(c->d);
         p = &build.plan;
     }
-    if (limit <= 0) limit = (double)c->env->memory_bytes(c->env);
+    limit = limit > 0 ? fmin(limit, 0x1p62) : (double)c->env->memory_bytes(c->env);
     Counts k = count(p);
     Sbuf b;
     sb_init(&b, c->a);

@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/keys.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +41,7 @@ int64_t plan_memory(const Plan *p) { return p->arena_bytes[0] + p->arena_bytes[1
 /* The bytes that may be used: runtime.memory_limit, or the machine's memory. */
 static int64_t memory_limit(Run *r) {
     double limit = config_num(r->s.config, "runtime.memory_limit");
-    return limit > 0 ? (int64_t)limit : r->c->env->memory_bytes(r->c->env);
+    return limit > 0 ? (int64_t)fmin(limit, 0x1p62) : r->c->env->memory_bytes(r->c->env);
 }
 
 static bool fits(Run *r) {

@@ -199,6 +199,9 @@ static bool bins(Cli *c, Session *s, DataOptions *o) {
     if (two != 2) return diag_fail(c->d, C003, config_loc(k, "data_sampling.difficulty_bins"), "`data_sampling.difficulty_bins` is a list of pairs [lo, hi]");
     if ((m && m != n) || (rows && cols != n))
         return diag_fail(c->d, C003, config_loc(k, rows && cols != n ? "data_sampling.curriculum" : "data_sampling.difficulty_weights"), "one weight for each of the %u difficulty bins is needed", n);
+    for (uint32_t i = 0; i < m + rows * cols; i++)
+        if (!((i < m ? weight[i] : cur[i - m]) >= 0 && (i < m ? weight[i] : cur[i - m]) <= 1e9))
+            return diag_fail(c->d, C003, config_loc(k, i < m ? "data_sampling.difficulty_weights" : "data_sampling.curriculum"), "the weight of a difficulty bin is a number from 0 to 1e9");
     DifficultyBin *b = NEWN(c->a, DifficultyBin, n);
     for (uint32_t i = 0; i < n; i++) b[i] = (DifficultyBin){bin[2 * i], bin[2 * i + 1], m ? weight[i] : 1};
     o->bin = b;

@@ -29,6 +29,10 @@ DimId dim_make(Cx *cx, const char *plain, const char *owner, int64_t size, int64
     for (uint32_t i = 0; i < cx->g->ndim; i++)
         if (dim_is(cx, (DimId){i}, plain) && same_coords(cx, (DimId){i}, size, base, coord))
             return (DimId){i};
+    if (cx->g->ndim >= MAX_GRAPH_DIMS) {
+        sema_error(cx, E064, loc, "the graph has more than %d dims", MAX_GRAPH_DIMS);
+        return (DimId){0};
+    }
     DimId old;
     const char *name = plain;
     if (dim_plain(cx, plain, &old)) {

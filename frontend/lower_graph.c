@@ -372,6 +372,7 @@ static Graph *live_part(Arena *a, const Graph *g) {
     bool *live = NEWN(a, bool, g->nnode + 1);
     for (uint32_t i = 0; i < g->nresult; i++) live[g->value[g->result[i].v.i].def.i] = true;
     for (uint32_t i = 0; i < g->nopt; i++) live[g->value[g->opt[i].lr.i].def.i] = true;
+    for (uint32_t i = 0; i < g->nnode; i++) live[i] |= g->node[i].op == OP_state; /* its next value is written to it */
     for (uint32_t i = g->nnode; i-- > 0;)
         for (uint32_t k = 0; live[i] && k < g->node[i].nin; k++)
             live[g->value[g->operand[g->node[i].in0 + k].i].def.i] = true;

@@ -271,13 +271,14 @@ bool reads_config(Module *m, const Stmt *def, int depth) {
 /* ---- the table of a graph */
 
 Entry *entry_find(Cx *cx, const char *name) {
-    for (uint32_t i = 0; i < cx->nentry; i++)
-        if (!strcmp(cx->entry[i].name, name) && !cx->entry[i].hidden_import) return &cx->entry[i];
-    return NULL;
+    uint32_t i;
+    return cx->entry_of && strmap_get(cx->entry_of, name, &i) && !cx->entry[i].hidden_import ? &cx->entry[i] : NULL;
 }
 
 static void entry_add(Cx *cx, Entry e) {
     GROW(cx->a, cx->entry, cx->nentry, cx->entry_cap);
+    if (!cx->entry_of) cx->entry_of = strmap_new(cx->a);
+    strmap_put(cx->entry_of, e.name, cx->nentry);
     cx->entry[cx->nentry++] = e;
 }
 

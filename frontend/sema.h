@@ -18,7 +18,7 @@ typedef struct Stack Stack;
 typedef struct Val Val;
 typedef struct Scope Scope;
 
-enum { MAX_CALLS = 64, MAX_EVAL_DEPTH = 600, IGNORE_TOKEN = -100 };
+enum { MAX_CALLS = 64, MAX_EVAL_DEPTH = 600, MAX_EVALS = 1 << 23, MAX_GRAPH_NODES = 1 << 20, MAX_GRAPH_DIMS = 4096, IGNORE_TOKEN = -100 };
 
 /* ---- values */
 typedef enum { LT_F32, LT_INT, LT_BOOL, LT_TOKEN, LT_STR, LT_SCOPE } LType;
@@ -125,6 +125,7 @@ struct Cx {
     Module **module; uint32_t nmodule, module_cap;
     AstFile **chain; uint32_t nchain, chain_cap;    /* the graph first, its bases after it */
     Entry *entry; uint32_t nentry, entry_cap;
+    StrMap *entry_of;                               /* name to its index */
     const Stmt **misc; int *misc_level; uint32_t nmisc, misc_cap, misc_level_cap; /* metric names, plan, adapt */
     TrainGroup *train; uint32_t ntrain, train_cap;
     const Stmt *clip, *best; int clip_level, best_level;
@@ -134,7 +135,7 @@ struct Cx {
     Frame *override;                                /* in-file tests: names that are replaced */
     bool testing, sizes_assumed;
     int quiet;                                      /* > 0: messages are dropped */
-    int depth;
+    int depth; uint32_t nevals;                     /* expressions inside each other, and in all */
     struct { const char *name; const Stmt *st; const Owner *own; Loc loc; } call[MAX_CALLS]; int ncall;
     const char *binding; int ndraw;                 /* for the streams of random numbers */
     ValueId present;                                /* NOVALUE until it is needed */

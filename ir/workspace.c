@@ -140,6 +140,7 @@ void loss_shape(const Graph *g, const Node *n, LossShape *s) {
     s->rows = all / s->left;
     s->nchunk = (s->rows + 128) / 256;
     if (s->nchunk < 1) s->nchunk = 1;
+    if (s->nchunk > WS_MAX_CHUNKS) s->nchunk = WS_MAX_CHUNKS; /* each is a few launches of the plan */
     s->chunk = round_up((s->rows + s->nchunk - 1) / s->nchunk, WS_ROWS);
     if (s->chunk < WS_ROWS) s->chunk = WS_ROWS;
     s->nchunk = (s->rows + s->chunk - 1) / s->chunk;

@@ -8,7 +8,7 @@
 
 #include "ir/ir.h"
 
-enum { WS_PANEL = 32, WS_ROWS = 42 /* multiple of every tile height */ };
+enum { WS_PANEL = 32, WS_ROWS = 42 /* multiple of every tile height */, WS_MAX_CHUNKS = 1024 };
 
 /* One run of collapsed dims: its size and the element stride in x0, x1 and the result (0: not there). */
 typedef struct { int64_t size, sx, sy, sc; } MatDim;

@@ -381,6 +381,8 @@ Graph *pass_localize(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     init(&l, a, g);
     find_early(&l);
     place(&l);
+    for (uint32_t i = 0; i < g->nnode; i++) /* a state that nothing reads: its next value is written to it */
+        if (g->node[i].op == OP_state && !l.place[i]) l.place[i] = 1;
     for (int s = 0; s <= l.last; s++) emit_section(&l, s);
     add_numbers(&l);
     copy_results(&l);

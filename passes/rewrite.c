@@ -64,6 +64,13 @@ static void mark(const Graph *g, bool *live, ValueId v) {
     if (value_is(v)) live[g->value[v.i].def.i] = true;
 }
 
+/* A state that nothing reads lives as long as it has a next value: that is written to it. */
+static bool has_next(const Graph *g, const Node *n) {
+    for (uint32_t i = 0; i < g->nresult; i++)
+        if (!strcmp(g->result[i].kind, "next") && !strcmp(g->result[i].name, attr_str(g, n, "name"))) return true;
+    return false;
+}
+
 Graph *graph_live(Arena *a, const Graph *g) {
     bool *live = NEWN(a, bool, g->nnode + 1);
     for (uint32_t i = 0; i < g->nresult; i++) mark(g, live, g->result[i].v);
@@ -71,6 +78,7 @@ Graph *graph_live(Arena *a, const Graph *g) {
     for (uint32_t i = g->nnode; i-- > 0;) {
         const Node *n = &g->node[i];
         if (n->op == OP_param && g->nopt && attr_int(g, n, "opt") >= 0) live[i] = true;
+        if (n->op == OP_state && !strcmp(attr_str(g, n, "role"), "user") && has_next(g, n)) live[i] = true;
         if (n->op == OP_scalar && g->stage >= ST_LOCAL)
             live[i] = true; /* what draws reads it without an operand */
         if (!live[i]) continue;

@@ -51,6 +51,39 @@ def checkpoints(cwd, out):
     return sorted(x for x in os.listdir(f"{cwd}/{out}") if x.startswith("step-"))
 
 
+def test_hostile_settings_and_files_end_at_once(d):
+    """no wait, no crash: a FIFO as any input, unusable numbers, a small file that stands for a huge graph"""
+    base = f"{SOURCE}/graphs/baseline.wg"
+    os.mkfifo(f"{d}/fifo")
+    os.mkfifo(f"{d}/f.plan")
+    for args in (["check", base, "-c", "fifo"], ["eval", "fifo"], ["plan", "f.plan"], ["run", base, "-c", "c.yaml", "dataset.train=fifo"]):
+        r = run(args, d, timeout=60)
+        assert r.returncode == 65 and "not a regular file" in r.stderr, (args, r)
+    weights = ["data_sampling.difficulty_bins=[[0,9]]"]
+    for bad in (["runtime.memory_limit=abc"], ["runtime.memory_limit=-1"], weights + ["data_sampling.difficulty_weights=[-1]"],
+                weights + ["data_sampling.difficulty_weights=[inf]"]):
+        r = run(["run", base, "-c", "c.yaml", *bad], d, timeout=60)
+        assert r.returncode == 1 and "C003" in r.stderr, (bad, r)
+    with open(f"{d}/keys.yaml", "w") as f:
+        f.write("".join(f"k{i}: 1\n" for i in range(60000)))
+    assert "more than 4096 keys" in run(["check", base, "-c", "keys.yaml"], d, timeout=60).stderr
+    twice = "".join(f"def f{i + 1}(x) = f{i}(x) + f{i}(x * 2)\n" for i in range(40))
+    large = {"calls": f"def f0(x) = x + x\n{twice}weight = stop_grad(f40(nll))\n", "dims": "".join(f"dim d{i} = 2\n" for i in range(5000)),
+             "names": "".join(f"a{i} = b{i}\n" for i in range(20000))}
+    for name, text in large.items():
+        with open(f"{d}/{name}.wg", "w") as f:
+            f.write(f"graph {name} extends baseline\n{text}")
+        r = run(["check", f"{name}.wg", "-c", "c.yaml", "--path", f"{SOURCE}/graphs"], d, timeout=120)
+        assert r.returncode == 1 and r.stderr.startswith("error[E0"), (name, r)
+
+
+def test_a_state_that_nothing_reads_is_kept(d):
+    with open(f"{d}/kept.wg", "w") as f:
+        f.write("graph kept extends baseline\nstate s : f32[head] = 1 next mean(nll, per=head, where=valid)\n")
+    r = run(["compile", "kept.wg", "-c", "c.yaml", "-o", "s.plan", "--path", f"{SOURCE}/graphs"], d)
+    assert r.returncode == 0 and ' name="s" hf="" axes="" halves="" role="user"' in open(f"{d}/s.plan").read(), r
+
+
 def test_two_runs_give_equal_bits(d):
     a, b = train(d, "a"), train(d, "b")
     assert sha(a) == sha(b) and log(d, "a") == log(d, "b")

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { MAX_BYTES = 1 << 20, MAX_DEPTH = 64, MAX_NODES = 100000, MAX_SCALAR = 64 << 10 };
+enum { MAX_BYTES = 1 << 20, MAX_DEPTH = 64, MAX_NODES = 100000, MAX_KEYS = 4096, MAX_SCALAR = 64 << 10 };
 
 typedef struct {
     Arena *a;
@@ -87,6 +87,7 @@ static Tree *value(Reader *r, yaml_event_t *e, int depth);
 
 static bool map_item(Reader *r, yaml_event_t *e, Tree *t, int depth) {
     if (e->type != YAML_SCALAR_EVENT) return refuse(r, e, "a key is a word") != NULL;
+    if (t->n == MAX_KEYS) return refuse(r, e, "more than 4096 keys in one map") != NULL; /* they are searched one by one */
     Loc loc = place(r, e->start_mark, e->end_mark);
     const char *key = arena_str(r->a, (const char *)e->data.scalar.value, e->data.scalar.length);
     const Tree *before = tree_get(t, key);
