@@ -220,11 +220,35 @@ static double instr_flops(const Graph *g, const PlanInstr *in) {
     return f;
 }
 
-/* Time by kernel over the steps of this start. The FLOPs of a node of several launches are given to the longest of them. */
+/* Which launches of a node do its counted work: its products if it has any, else all that do not only lay out operands. */
+static int work_rank(const Plan *p, const PlanInstr *in) {
+    if (in->op != I_LAUNCH) return 0;
+    const char *what = p->kernel[in->kernel].what;
+    return strstr(what, "panels") ? 1 : strncmp(what, "gemm", 4) == 0 ? 3 : 2;
+}
+
+typedef struct { int rank; int64_t launches; } NodeWork;
+
+/* By node of the training graph: the highest rank of its launches, and how many have it. */
+static NodeWork *node_work(Run *r) {
+    const PlanProgram *p = &r->plan->program[0];
+    NodeWork *w = NEWN(r->c->a, NodeWork, r->b.train->nnode + 1);
+    for (uint32_t s = 0; s < p->nsection; s++)
+        for (uint32_t i = p->section[s].instr0; i < p->section[s].instr0 + p->section[s].ninstr; i++) {
+            NodeWork *n = &w[r->plan->instr[i].node];
+            int rank = work_rank(r->plan, &r->plan->instr[i]);
+            if (rank > n->rank) *n = (NodeWork){rank, 0};
+            n->launches += rank == n->rank;
+        }
+    return w;
+}
+
+/* Time by kernel over the steps of this start. The FLOPs of a node of several launches are shared by those that do the work. */
 static bool put_profile(Run *r, const int64_t *ns, int64_t steps) {
     Cli *c = r->c;
     const PlanProgram *p = &r->plan->program[0];
     KernelTime *t = NEWN(c->a, KernelTime, r->plan->nkernel + 1);
+    const NodeWork *work = node_work(r);
     int64_t total = 0;
     for (uint32_t i = 0; i < r->plan->nkernel; i++) t[i].kernel = i;
     for (uint32_t s = 0; s < p->nsection; s++)
@@ -234,7 +258,8 @@ static bool put_profile(Run *r, const int64_t *ns, int64_t steps) {
             int64_t times = (p->section[s].micro ? p->micro : 1) * steps;
             t[k].ns += ns[i];
             t[k].launches += times;
-            t[k].flops += instr_flops(r->b.train, in) * (double)times;
+            const NodeWork *w = &work[in->node];
+            if (w->rank == work_rank(r->plan, in)) t[k].flops += instr_flops(r->b.train, in) * (double)times / (double)w->launches;
             for (uint32_t b = 0; in->op == I_LAUNCH && b < r->plan->kernel[k].narg; b++) t[k].bytes += r->plan->kernel[k].arg_bytes[b] * times;
             total += ns[i];
         }
