@@ -89,6 +89,8 @@ void *exec_input(Exec *e, int program, const char *name, int64_t micro);
 bool exec_step(Exec *e, int program, int64_t step, int64_t steps, Diags *d);
 /* A program other than `train` (validation) ends between two micro-batches, false without a Diag, once *stop is not 0. */
 void exec_stop(Exec *e, const volatile int *stop);
+/* fn on all threads of the device, as a kernel whose arguments take `bytes`. */
+void exec_share(Exec *e, KernelFnRt fn, void *const *args, int64_t bytes);
 /* Adds the time of each instruction to ns[0 .. plan->ninstr); NULL: no longer. */
 void exec_profile(Exec *e, int64_t *ns);
 /* Result of the last step: count elements in *out as double; a per_micro output has all micro-batches in order. */

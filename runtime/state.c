@@ -47,14 +47,16 @@ static bool parse_init(const char *text, Init *out) {
 static void draw4(const Init *init, uint64_t seed, uint64_t block, uint32_t stream, double out[4]) {
     uint32_t w[4];
     philox4x32(seed, block, 0, stream, w);
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 4; k += 2) {
+        double u = philox_unit(w[k]), v = philox_unit(w[k + 1]);
         if (init->kind == INIT_UNIFORM) {
-            out[k] = init->a + (init->b - init->a) * philox_unit(w[k]);
+            out[k] = init->a + (init->b - init->a) * u;
+            out[k + 1] = init->a + (init->b - init->a) * v;
             continue;
         }
-        double radius = sqrt(-2.0 * log(philox_unit(w[k & ~1])));
-        double angle = 6.283185307179586476925286766559 * philox_unit(w[k | 1]);
-        out[k] = init->a + init->b * (radius * (k & 1 ? sin(angle) : cos(angle)));
+        double radius = sqrt(-2.0 * log(u)), angle = 6.283185307179586476925286766559 * v;
+        out[k] = init->a + init->b * (radius * cos(angle));
+        out[k + 1] = init->a + init->b * (radius * sin(angle));
     }
 }
 
@@ -66,26 +68,49 @@ static void store(void *mem, PlanDType dt, int64_t i, double x) {
     else reals_convert((RealDType){8, false}, &x, (RealDType){2, true}, (char *)mem + 2 * i, 1);
 }
 
-bool state_init(const PlanState *s, uint64_t seed, void *mem, Diags *d) {
+typedef struct {
+    const PlanState *row;
     Init init;
-    if (!parse_init(s->init, &init))
-        return diag_fail(
-            d, P001, NOLOC,
-            "state '%s%s%s': initial value '%s' is none of const:V, normal:MEAN,STD, uniform:LO,HI", s->model,
-            s->model[0] ? "/" : "", s->name, s->init ? s->init : "");
-    int64_t count = state_elements(s);
-    double value[4] = {init.a, init.a, init.a, init.a};
-    for (int64_t i = 0; i < count; i++) {
-        if (init.kind != INIT_CONST && (i & 3) == 0) draw4(&init, seed, (uint64_t)i >> 2, s->stream, value);
-        store(mem, s->dtype, i, value[i & 3]);
+    uint64_t seed;
+} Fill;
+
+/* A part of the blocks of one row, as a kernel: who fills which changes no value. */
+static void fill_part(void *const *arg, int part, int nparts) {
+    const Fill *f = arg[0];
+    void *mem = arg[1];
+    int64_t count = state_elements(f->row), blocks = (count + 3) / 4, to = blocks * (part + 1) / nparts * 4;
+    double value[4] = {f->init.a, f->init.a, f->init.a, f->init.a};
+    for (int64_t i = blocks * part / nparts * 4; i < to && i < count; i++) {
+        if (f->init.kind != INIT_CONST && (i & 3) == 0) draw4(&f->init, f->seed, (uint64_t)i >> 2, f->row->stream, value);
+        store(mem, f->row->dtype, i, value[i & 3]);
     }
+}
+
+static bool fill_of(const PlanState *s, uint64_t seed, Fill *f, Diags *d) {
+    *f = (Fill){.row = s, .seed = seed};
+    return parse_init(s->init, &f->init) ||
+           diag_fail(
+               d, P001, NOLOC,
+               "state '%s%s%s': initial value '%s' is none of const:V, normal:MEAN,STD, uniform:LO,HI", s->model,
+               s->model[0] ? "/" : "", s->name, s->init ? s->init : "");
+}
+
+bool state_init(const PlanState *s, uint64_t seed, void *mem, Diags *d) {
+    Fill f;
+    if (!fill_of(s, seed, &f, d)) return false;
+    void *arg[] = {&f, mem};
+    fill_part(arg, 0, 1);
     return true;
 }
 
 bool exec_init_states(Exec *e, Diags *d) {
     const Plan *p = exec_plan(e);
-    for (uint32_t i = 0; i < p->nstate; i++)
-        if (!state_init(&p->state[i], exec_seed(e), exec_state_ptr(e, i), d)) return false;
+    for (uint32_t i = 0; i < p->nstate; i++) {
+        Fill f;
+        if (!fill_of(&p->state[i], exec_seed(e), &f, d)) return false;
+        void *arg[] = {&f, exec_state_ptr(e, i)};
+        exec_share(e, fill_part, arg, state_bytes(&p->state[i]));
+    }
     return true;
 }
 

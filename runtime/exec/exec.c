@@ -88,6 +88,8 @@ uint64_t exec_seed(const Exec *e) { return e->seed; }
 
 void *exec_state_ptr(Exec *e, uint32_t row) { return e->base[ARENA_STATE] + e->plan->state[row].off; }
 
+void exec_share(Exec *e, KernelFnRt fn, void *const *args, int64_t bytes) { e->dev->launch(e->dev, fn, args, bytes); }
+
 int exec_program(const Exec *e, const char *name) {
     for (uint32_t i = 0; i < e->plan->nprogram; i++)
         if (strcmp(e->plan->program[i].name, name) == 0) return (int)i;
