@@ -94,9 +94,8 @@ static int profile(Arena *a, Diags *d, const char *file) {
     char *base[NARENA];
     double *time = NEWN(a, double, p->nkernel), best = 1e9;
     for (int i = 0; i < NARENA; i++) {
-        base[i] = aligned_alloc(64, (size_t)(p->arena_bytes[i] + 127) / 64 * 64);
+        base[i] = env_posix()->map(env_posix(), (size_t)p->arena_bytes[i] + 64); /* as in a run: large pages */
         if (!base[i]) return 1;
-        memset(base[i], 0, (size_t)p->arena_bytes[i]);
     }
     fill_states(p, base);
     fill_inputs(p, base);
