@@ -63,6 +63,8 @@ bool file_exists(Env *env, const char *path);
 int64_t plan_memory(const Plan *p); /* both arenas */
 
 /* ---- signals.c: SIGINT, SIGTERM .. set a flag; a second one ends the process at once with 75 */
+/* From the start on: a closed pipe and a full quota of file size are errors of write (74), not the end of the process. */
+void signals_ignore(void);
 const volatile int *signals_install(void);
 
 #endif

@@ -200,6 +200,7 @@ static void render(Cli *c) {
 }
 
 int main(int argc, char **argv) {
+    signals_ignore();
     Env *env = env_posix();
     Diags *d = diags_open(env);
     if (!d) return EXIT_MEMORY;

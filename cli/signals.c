@@ -18,8 +18,12 @@ const volatile int *signals_install(void) {
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&sa.sa_mask);
     for (size_t i = 0; i < WM_LEN(caught); i++) sigaction(caught[i], &sa, NULL);
+    return &stop_flag;
+}
+
+void signals_ignore(void) {
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&ignore.sa_mask);
     sigaction(SIGPIPE, &ignore, NULL);
-    return &stop_flag;
+    sigaction(SIGXFSZ, &ignore, NULL);
 }

@@ -77,6 +77,14 @@ def test_hostile_settings_and_files_end_at_once(d):
         assert r.returncode == 1 and r.stderr.startswith("error[E0"), (name, r)
 
 
+def test_a_closed_pipe_and_a_limit_of_file_size_are_74(d):
+    plan = f"plan {SOURCE}/graphs/baseline.wg -c c.yaml"
+    r = subprocess.run(["/bin/bash", "-c", f"(sleep 1; {WMTPC} {plan}; echo $? > code) | true; sleep 3"], cwd=d, capture_output=True, text=True)
+    assert open(f"{d}/code").read() == "74\n", r
+    r = subprocess.run(["/bin/bash", "-c", f"ulimit -f 1; exec {WMTPC} compile {plan[5:]} -o big.plan"], cwd=d, capture_output=True, text=True)
+    assert r.returncode == 74 and not os.path.exists(f"{d}/big.plan"), r
+
+
 def test_a_state_that_nothing_reads_is_kept(d):
     with open(f"{d}/kept.wg", "w") as f:
         f.write("graph kept extends baseline\nstate s : f32[head] = 1 next mean(nll, per=head, where=valid)\n")
