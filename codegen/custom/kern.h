@@ -81,11 +81,13 @@ void gemm_pack(Kern *k, DType dt, const char *name, int64_t kk, int64_t rows, in
 extern const char kern_philox_text[]; /* philox(key, block, step, stream, out) and unit(word) */
 
 /* One function per op, all bool (Emit *e, NodeId id). */
-#define CUSTOM_OPS(X)                                                                                                  \
-    X(matmul) X(linear_ce) X(linear_ce_grad) X(linear_ce_fb) X(linear_kl) X(linear_kl_grad) X(attention)               \
-    X(attention_grad) X(gather) X(scatter_add) X(shift) X(shift_grad) X(select) X(place) X(stack) X(transpose) X(rope) \
-    X(iota) X(tensor) X(uniform) X(normal) X(rope_table) X(quantile) X(argmax) X(first) X(last) X(cumsum)              \
-    X(scan) X(scan_grad) X(shuffle) X(micro_slice) X(micro_stack)
+/* clang-format off */
+#define CUSTOM_OPS(X) \
+    X(matmul) X(linear_ce) X(linear_ce_grad) X(linear_ce_fb) X(linear_kl) X(linear_kl_grad) X(attention) \
+    X(attention_grad) X(gather) X(scatter_add) X(shift) X(shift_grad) X(select) X(place) X(stack) \
+    X(transpose) X(rope) X(iota) X(tensor) X(uniform) X(normal) X(rope_table) X(quantile) X(argmax) \
+    X(first) X(last) X(cumsum) X(scan) X(scan_grad) X(shuffle) X(micro_slice) X(micro_stack)
+/* clang-format on */
 #define X(op) bool custom_##op(Emit *e, NodeId id);
 CUSTOM_OPS(X)
 #undef X
