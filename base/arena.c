@@ -1,5 +1,6 @@
-/* arena.c: bump allocation in blocks that double up to 4 MiB. Everything of one compilation lives in one arena and is
- * freed as a whole. An exhausted system escapes through the guard with exit code 71, or returns NULL without one. */
+/* arena.c: bump allocation in blocks that double up to 4 MiB. Everything of one compilation lives in one
+ * arena and is freed as a whole. An exhausted system escapes through the guard with exit code 71, or returns
+ * NULL without one. */
 #include "base/base.h"
 
 #include <stdio.h>
@@ -42,7 +43,9 @@ void arena_close(Arena *a) {
 }
 
 static void *exhausted(Arena *a, wm_size bytes) {
-    if (a->guard) guard_escape(a->guard, EXIT_MEMORY, "out of memory: %llu bytes were refused", (unsigned long long)bytes);
+    if (a->guard)
+        guard_escape(a->guard, EXIT_MEMORY, "out of memory: %llu bytes were refused",
+                     (unsigned long long)bytes);
     return NULL;
 }
 
@@ -102,9 +105,15 @@ char *arena_fmt(Arena *a, const char *fmt, ...) {
     return s;
 }
 
-Guard *arena_guard(const Arena *a) { return a->guard; }
-Env *arena_env(const Arena *a) { return a->env; }
-wm_size arena_bytes(const Arena *a) { return a->bytes; }
+Guard *arena_guard(const Arena *a) {
+    return a->guard;
+}
+Env *arena_env(const Arena *a) {
+    return a->env;
+}
+wm_size arena_bytes(const Arena *a) {
+    return a->bytes;
+}
 
 void *arena_grow(Arena *a, const void *p, wm_size elem, uint32_t n, uint32_t *cap) {
     wm_size want = *cap ? (wm_size)*cap * 2 : 8, bytes;

@@ -45,7 +45,9 @@ Diag *diag_add(Diags *d, Code code, Loc loc, const char *fmt, ...) {
     return g;
 }
 
-void diag_label(Diag *g, const char *text) { g->span[0].label = text; }
+void diag_label(Diag *g, const char *text) {
+    g->span[0].label = text;
+}
 
 void diag_span(Diags *d, Diag *g, Loc loc, const char *fmt, ...) {
     if (g->nspan >= WM_LEN(g->span)) return;
@@ -82,7 +84,8 @@ void diag_fix(Diags *d, Diag *g, Loc where, bool sure, const char *fmt, ...) {
 
 int diags_exit(const Diags *d) {
     for (uint32_t i = 0; i < d->n; i++)
-        if (d->item[i]->level == LEVEL_ERROR) { /* a warning that was made an error has no exit code of its own */
+        if (d->item[i]->level ==
+            LEVEL_ERROR) { /* a warning that was made an error has no exit code of its own */
             int code = code_info[d->item[i]->code].exit;
             return code ? code : EXIT_USER;
         }

@@ -1,5 +1,5 @@
-/* guard.c: the only setjmp of the project. A broken invariant (70) or an exhausted arena (71) anywhere in a compiler
- * folder ends up here, as a diagnostic of the public entry point that was called. */
+/* guard.c: the only setjmp of the project. A broken invariant (70) or an exhausted arena (71) anywhere in a
+ * compiler folder ends up here, as a diagnostic of the public entry point that was called. */
 #include "base/base.h"
 
 #include <stdio.h>

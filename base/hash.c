@@ -4,7 +4,9 @@
 #include <string.h>
 #include <xxhash.h>
 
-uint64_t hash_bytes(const void *p, size_t n) { return XXH3_64bits(p, n); }
+uint64_t hash_bytes(const void *p, size_t n) {
+    return XXH3_64bits(p, n);
+}
 
 void hash128_hex(const void *p, size_t n, char out[33]) {
     static const char digit[] = "0123456789abcdef";
@@ -18,7 +20,9 @@ void hash128_hex(const void *p, size_t n, char out[33]) {
     out[32] = 0;
 }
 
-uint32_t stream_of(const char *name) { return (uint32_t)hash_bytes(name, strlen(name)); }
+uint32_t stream_of(const char *name) {
+    return (uint32_t)hash_bytes(name, strlen(name));
+}
 
 typedef struct {
     const char *key; /* NULL: empty */

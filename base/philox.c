@@ -1,5 +1,5 @@
-/* philox.c: Philox4x32-10. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011;
- * constants of that paper. The counter is (block low, block high, step, stream), the key the seed. */
+/* philox.c: Philox4x32-10. Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
+ * 2011; constants of that paper. The counter is (block low, block high, step, stream), the key the seed. */
 #include "base/base.h"
 
 void philox4x32(uint64_t key, uint64_t block, uint32_t step, uint32_t stream, uint32_t out[4]) {

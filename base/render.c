@@ -1,8 +1,8 @@
 /* render.c: diagnostics as text with carets, or as JSON lines; `check`, editors and logs all print these.
  *
- * A source line becomes a row of cells, each some bytes and the columns they take: tabs are four, Korean letters two,
- * control bytes are spelled out. Carets count cells, so they stand under what they mean. Nothing that a user wrote
- * reaches the terminal unescaped. */
+ * A source line becomes a row of cells, each some bytes and the columns they take: tabs are four, Korean
+ * letters two, control bytes are spelled out. Carets count cells, so they stand under what they mean. Nothing
+ * that a user wrote reaches the terminal unescaped. */
 #include "base/base.h"
 
 #include <stdlib.h>
@@ -11,7 +11,8 @@
 enum { TAB_COLUMNS = 4, LINE_COLUMNS = 120, LEAD_COLUMNS = 50 };
 
 typedef enum { INK_NONE, INK_ERROR, INK_WARNING, INK_NOTE, INK_GUTTER, INK_HELP, INK_BOLD } Ink;
-static const char *const ink_code[] = {"", "\033[1;31m", "\033[1;33m", "\033[1;36m", "\033[1;34m", "\033[1;32m", "\033[1m"};
+static const char *const ink_code[] = {"",           "\033[1;31m", "\033[1;33m", "\033[1;36m",
+                                       "\033[1;34m", "\033[1;32m", "\033[1m"};
 static const char *const level_name[] = {"error", "warning", "note"};
 static const Ink level_ink[] = {INK_ERROR, INK_WARNING, INK_NOTE};
 
@@ -45,7 +46,10 @@ static void put_message(const Page *p, Ink ink, const char *s, uint32_t indent) 
 }
 
 /* ---- lines and cells */
-typedef struct { const char *s; size_t len; } Line;
+typedef struct {
+    const char *s;
+    size_t len;
+} Line;
 
 /* The registered text of a file, without a byte order mark. */
 static bool find_source(const Diags *d, const char *file, Line *whole) {
@@ -79,7 +83,8 @@ static size_t char_bytes(const char *s, size_t n) {
     return (unsigned char)s[0] < 0x80 ? 1 : k;
 }
 
-/* The next cell of a line: its bytes are returned, its columns set, its text appended to b unless that is NULL. */
+/* The next cell of a line: its bytes are returned, its columns set, its text appended to b unless that is
+ * NULL. */
 static size_t cell(Arena *a, Sbuf *b, const char *s, size_t n, uint32_t *columns) {
     size_t k = char_bytes(s, n);
     if (*s == '\t') {
@@ -110,9 +115,15 @@ static uint32_t column_of(Arena *a, Line l, size_t at) {
     return sum;
 }
 
-/* The part of a line that is shown: bytes [from, to) of `line`, which begins `base` bytes into the real one and is `shift`
- * columns to the left. Of a line of many kilobytes only the neighbourhood of the focus is looked at. */
-typedef struct { Line line; size_t base, from, to; uint32_t shift; bool more; } View;
+/* The part of a line that is shown: bytes [from, to) of `line`, which begins `base` bytes into the real one
+ * and is `shift` columns to the left. Of a line of many kilobytes only the neighbourhood of the focus is
+ * looked at. */
+typedef struct {
+    Line line;
+    size_t base, from, to;
+    uint32_t shift;
+    bool more;
+} View;
 
 static View view_line(Arena *a, Line l, size_t focus) {
     enum { NEAR_BYTES = 1024 };
@@ -163,7 +174,8 @@ static void put_source_line(const Page *p, uint32_t number, const View *v) {
 }
 
 /* Marks bytes [from, from + len) of the line in a row of its own. */
-static void put_marks(const Page *p, const View *v, size_t from, size_t len, char mark, Ink ink, const char *label) {
+static void put_marks(const Page *p, const View *v, size_t from, size_t len, char mark, Ink ink,
+                      const char *label) {
     size_t to = from + len > v->base ? from + len - v->base : 0;
     from = from > v->base ? from - v->base : 0;
     if (from < v->from) from = v->from;
@@ -186,7 +198,9 @@ static void put_marks(const Page *p, const View *v, size_t from, size_t len, cha
 }
 
 /* ---- spans */
-static bool same_file(const Loc *a, const Loc *b) { return a->file && b->file && !strcmp(a->file, b->file); }
+static bool same_file(const Loc *a, const Loc *b) {
+    return a->file && b->file && !strcmp(a->file, b->file);
+}
 
 static void put_place(const Page *p, const char *arrow, const Loc *l) {
     put_times(p->out, ' ', p->gutter);
@@ -225,8 +239,10 @@ static void put_file(const Page *p, const Diag *g, uint32_t first) {
             if (same_file(at, home) && at->line > shown && (!next || at->line < next->line)) next = at;
         }
         if (!next || !find_line(p->d, next->file, next->line, &l)) return;
-        if (!shown) put_gutter(p, "", "|\n");
-        else if (next->line > shown + 1) put_ink(p, INK_GUTTER, "...\n");
+        if (!shown)
+            put_gutter(p, "", "|\n");
+        else if (next->line > shown + 1)
+            put_ink(p, INK_GUTTER, "...\n");
         shown = next->line;
         put_span_line(p, g, next, l);
     }
@@ -289,7 +305,8 @@ static void put_diag(Page *p, const Diag *g) {
         if (digits(g->span[i].loc.line) > p->gutter) p->gutter = digits(g->span[i].loc.line);
     bool fix = fix_line(p->d, g, &l);
     if (fix && digits(g->replace.line) > p->gutter) p->gutter = digits(g->replace.line);
-    put_ink(p, level_ink[g->level], arena_fmt(p->out->a, "%s[%s]", level_name[g->level], code_info[g->code].name));
+    put_ink(p, level_ink[g->level],
+            arena_fmt(p->out->a, "%s[%s]", level_name[g->level], code_info[g->code].name));
     put_ink(p, INK_BOLD, ": ");
     put_message(p, INK_BOLD, g->text ? g->text : "", 2);
     sb_chr(p->out, '\n');
@@ -345,9 +362,12 @@ static void put_json(Sbuf *out, const char *s) {
             sb_str(out, "\\n");
         } else {
             bool spelled = strlen(shown) != k || memcmp(shown, s + i, k) != 0;
-            if (!spelled) sb_put(out, s + i, k);
-            else if (shown[1] == 'u') sb_fmt(out, "\\u%04lx", strtoul(shown + 3, NULL, 16));
-            else sb_str(out, "\\ufffd");
+            if (!spelled)
+                sb_put(out, s + i, k);
+            else if (shown[1] == 'u')
+                sb_fmt(out, "\\u%04lx", strtoul(shown + 3, NULL, 16));
+            else
+                sb_str(out, "\\ufffd");
         }
         i += k;
     }
@@ -380,8 +400,10 @@ static void put_json_place(const Diags *d, Sbuf *out, const Loc *at) {
 
 static void put_json_text(Sbuf *out, const char *key, const char *s) {
     sb_fmt(out, ", \"%s\": ", key);
-    if (s) put_json(out, s);
-    else sb_str(out, "null");
+    if (s)
+        put_json(out, s);
+    else
+        sb_str(out, "null");
 }
 
 static void put_json_diag(const Diags *d, Sbuf *out, const Diag *g) {

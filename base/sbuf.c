@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-void sb_init(Sbuf *b, Arena *a) { *b = (Sbuf){.a = a}; }
+void sb_init(Sbuf *b, Arena *a) {
+    *b = (Sbuf){.a = a};
+}
 
 void sb_put(Sbuf *b, const char *s, size_t len) {
     if (b->failed) return;
@@ -25,8 +27,12 @@ void sb_put(Sbuf *b, const char *s, size_t len) {
     b->s[b->len] = 0;
 }
 
-void sb_str(Sbuf *b, const char *s) { sb_put(b, s, strlen(s)); }
-void sb_chr(Sbuf *b, char c) { sb_put(b, &c, 1); }
+void sb_str(Sbuf *b, const char *s) {
+    sb_put(b, s, strlen(s));
+}
+void sb_chr(Sbuf *b, char c) {
+    sb_put(b, &c, 1);
+}
 
 void sb_fmt(Sbuf *b, const char *fmt, ...) {
     char small[256];
@@ -45,8 +51,8 @@ void sb_fmt(Sbuf *b, const char *fmt, ...) {
     if (s) sb_put(b, s, (size_t)n);
 }
 
-/* The shortest of %.1g .. %.17g that reads back to the same bits. The process runs in the "C" numeric locale: nothing
- * here ever calls setlocale. */
+/* The shortest of %.1g .. %.17g that reads back to the same bits. The process runs in the "C" numeric locale:
+ * nothing here ever calls setlocale. */
 void sb_double(Sbuf *b, double v) {
     char t[40];
     if (isnan(v)) {

@@ -13,7 +13,9 @@ bool text_utf8_ok(const char *s, size_t n, size_t *bad_at) {
     return !bad;
 }
 
-int text_width(const char *s, size_t n) { return u8_width((const uint8_t *)s, n, "UTF-8"); }
+int text_width(const char *s, size_t n) {
+    return u8_width((const uint8_t *)s, n, "UTF-8");
+}
 
 const char *text_escape(Arena *a, const char *s, size_t n) {
     Sbuf b;
@@ -25,8 +27,10 @@ const char *text_escape(Arena *a, const char *s, size_t n) {
         if (len <= 0) {
             sb_fmt(&b, "\\x%02x", (unsigned)(unsigned char)s[i]);
             i++;
-        } else if (c < 32 || (c >= 127 && c < 160) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff || (c & 0xfffe) == 0xfffe) {
-            sb_fmt(&b, "\\u{%x}", (unsigned)c); /* controls, line ends, what turns the direction of writing, no characters */
+        } else if (c < 32 || (c >= 127 && c < 160) || (c >= 0x2028 && c <= 0x202e) ||
+                   (c >= 0x2066 && c <= 0x2069) || c == 0xfeff || (c & 0xfffe) == 0xfffe) {
+            sb_fmt(&b, "\\u{%x}",
+                   (unsigned)c); /* controls, line ends, what turns the direction of writing, no characters */
             i += (size_t)len;
         } else {
             sb_put(&b, s + i, (size_t)len);
@@ -49,7 +53,8 @@ static size_t distance(const char *a, const char *b) {
             int best = up[j - 1] + (a[i - 1] != b[j - 1]);
             if (up[j] + 1 < best) best = up[j] + 1;
             if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && up2[j - 2] + 1 < best) best = up2[j - 2] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && up2[j - 2] + 1 < best)
+                best = up2[j - 2] + 1;
             now[j] = (unsigned char)best;
         }
     }
@@ -86,7 +91,8 @@ bool text_int(const char *s, size_t n, int64_t *v) {
     return true;
 }
 
-/* Grammar: [+-] (digits [. digits] | . digits) [e [+-] digits], or inf, nan with a sign; nothing else reaches strtod. */
+/* Grammar: [+-] (digits [. digits] | . digits) [e [+-] digits], or inf, nan with a sign; nothing else reaches
+ * strtod. */
 bool text_double(const char *s, size_t n, double *v) {
     char buf[128];
     size_t i = 0, digits = 0;

@@ -1,6 +1,7 @@
 /* gemm.c: how fast the generated kernels of single nodes are, with 1 and 2 threads, packing included.
  *   ninja -C build bench_gemm && build/bench/bench_gemm [part of a name]
- * Each line is checked against a few elements computed in double. Best of several runs; one thread by processor time. */
+ * Each line is checked against a few elements computed in double. Best of several runs; one thread by
+ * processor time. */
 #include "codegen/emit.h"
 
 #include <math.h>
@@ -81,7 +82,9 @@ static ValueId leaf(Graph *g, DType dt, const char *dims) {
     return build_leaf(g, OP_input, type_make(dt, d, n), at, 1);
 }
 
-typedef struct { const char *name, *op, *x, *y, *over; } Row;
+typedef struct {
+    const char *name, *op, *x, *y, *over;
+} Row;
 static const Row rows[] = {
     {"forward d x d", "matmul", "r2048 k256", "n256 k256", "k256"},
     {"forward d x ffn", "matmul", "r2048 k256", "n688 k256", "k256"},
@@ -161,7 +164,8 @@ static double node_of(Graph *g, const Row *r, NodeId *first) {
 
 static double dot_error(const Graph *g, const Node *n, const unsigned char *mem, const Row *r) {
     if (strcmp(r->op, "matmul") != 0) return 0;
-    const Value *x = &g->value[g->operand[n->in0].i], *y = &g->value[g->operand[n->in0 + 1].i], *c = &g->value[n->out0];
+    const Value *x = &g->value[g->operand[n->in0].i], *y = &g->value[g->operand[n->in0 + 1].i],
+                *c = &g->value[n->out0];
     const DimId *over;
     uint32_t nover = attr_dims(g, n, "over", &over);
     int64_t stride[3][MAX_DIMS * 2], size[MAX_DIMS * 2];
@@ -234,8 +238,10 @@ static void bench(Arena *a, Diags *d, const Row *r, bool detail) {
         const Value *v = &g->value[i];
         int64_t count = type_count(g, &v->ty);
         for (int64_t q = 0; q < count && v->def.i < first.i; q++) {
-            if (v->ty.dt == DT_I32) ((int32_t *)(mem + v->off))[q] = rand() % 8192;
-            else ((float *)(mem + v->off))[q] = (float)rand() / (float)RAND_MAX - 0.5f;
+            if (v->ty.dt == DT_I32)
+                ((int32_t *)(mem + v->off))[q] = rand() % 8192;
+            else
+                ((float *)(mem + v->off))[q] = (float)rand() / (float)RAND_MAX - 0.5f;
         }
     }
     double per[2][512], best[2];

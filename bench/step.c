@@ -1,7 +1,7 @@
-/* step.c: where the time of a training step goes: the launches of a plan, one thread, summed by what they are.
- *   wmtpc compile graphs/baseline.wg -c configs/tiny.yaml -o tiny.plan
- *   ninja -C build bench_step && build/bench/bench_step tiny.plan
- * Parameters and inputs are random numbers; only the training program is run, once to warm and then three times. */
+/* step.c: where the time of a training step goes: the launches of a plan, one thread, summed by what they
+ * are. wmtpc compile graphs/baseline.wg -c configs/tiny.yaml -o tiny.plan ninja -C build bench_step &&
+ * build/bench/bench_step tiny.plan Parameters and inputs are random numbers; only the training program is
+ * run, once to warm and then three times. */
 #include "cli/build.h"
 
 #include <stdio.h>
@@ -70,15 +70,16 @@ static void report(const Plan *p, double *time, double total, int runs) {
     uint32_t calls[4096] = {0};
     const PlanProgram *t = &p->program[0];
     for (uint32_t s = 0; s < t->nsection; s++)
-        for (uint32_t i = 0; i < t->section[s].ninstr; i++) calls[p->instr[t->section[s].instr0 + i].kernel]++;
+        for (uint32_t i = 0; i < t->section[s].ninstr; i++)
+            calls[p->instr[t->section[s].instr0 + i].kernel]++;
     printf("one step: %.1f ms\n", total * 1e3);
     for (int shown = 0; shown < 40; shown++) {
         uint32_t at = 0;
         for (uint32_t i = 0; i < p->nkernel; i++)
             if (time[i] > time[at]) at = i;
         if (time[at] <= 0) return;
-        printf("%8.2f ms %5.1f %%  %4u x %s\n", time[at] * 1e3 / runs, time[at] / runs / total * 100, calls[at],
-               p->kernel[at].what);
+        printf("%8.2f ms %5.1f %%  %4u x %s\n", time[at] * 1e3 / runs, time[at] / runs / total * 100,
+               calls[at], p->kernel[at].what);
         time[at] = 0;
     }
 }
@@ -90,11 +91,14 @@ static int profile(Arena *a, Diags *d, const char *file) {
     Kernels k;
     if (!file_read_all(env_posix(), a, file, 1 << 28, &text, &len, d)) return 1;
     Plan *p = plan_parse(a, file, text, len, d);
-    if (!p || p->nkernel > 4096 || !build_from_plan(a, p, file, &b, d) || !kernels_get(a, &b.plan, b.source, &k, d)) return 1;
+    if (!p || p->nkernel > 4096 || !build_from_plan(a, p, file, &b, d) ||
+        !kernels_get(a, &b.plan, b.source, &k, d))
+        return 1;
     char *base[NARENA];
     double *time = NEWN(a, double, p->nkernel), best = 1e9;
     for (int i = 0; i < NARENA; i++) {
-        base[i] = env_posix()->map(env_posix(), (size_t)p->arena_bytes[i] + 64); /* as in a run: large pages */
+        base[i] =
+            env_posix()->map(env_posix(), (size_t)p->arena_bytes[i] + 64); /* as in a run: large pages */
         if (!base[i]) return 1;
     }
     fill_states(p, base);

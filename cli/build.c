@@ -3,10 +3,25 @@
 
 #include <string.h>
 
-static Graph *lower(Arena *a, const BuildOptions *o, const char *phase, int64_t micro, GraphInfo *info, Diags *d) {
-    LowerOptions lo = {.phase = phase, .micro = micro, .batch = o->batch, .seq = o->seq, .hyper = o->hyper, .nhyper = o->nhyper,
-                       .model = o->model, .nmodel = o->nmodel, .want = o->want, .nwant = o->nwant, .path = o->path,
-                       .npath = o->npath, .no_warn = o->no_warn, .nno_warn = o->nno_warn, .warn = o->warn, .nwarn = o->nwarn, .werror = o->werror,
+static Graph *lower(Arena *a, const BuildOptions *o, const char *phase, int64_t micro, GraphInfo *info,
+                    Diags *d) {
+    LowerOptions lo = {.phase = phase,
+                       .micro = micro,
+                       .batch = o->batch,
+                       .seq = o->seq,
+                       .hyper = o->hyper,
+                       .nhyper = o->nhyper,
+                       .model = o->model,
+                       .nmodel = o->nmodel,
+                       .want = o->want,
+                       .nwant = o->nwant,
+                       .path = o->path,
+                       .npath = o->npath,
+                       .no_warn = o->no_warn,
+                       .nno_warn = o->nno_warn,
+                       .warn = o->warn,
+                       .nwarn = o->nwarn,
+                       .werror = o->werror,
                        .assume_sizes = o->assume_sizes};
     Graph *g = frontend_lower(a, o->file, &lo, info, d);
     if (g && o->edit && !o->edit(o->ctx, g, d)) return NULL;
@@ -41,8 +56,14 @@ bool build_plan(Arena *a, const BuildOptions *o, Build *b, Diags *d) {
     }
     char *hash = NEWN(a, char, 33);
     graph_hash_hex(a, b->math, hash);
-    EmitInput in = {.train = b->train, .val = b->val, .level = cpu_level(), .option = o->option, .noption = o->noption,
-                    .graph_hash = hash, .config_hash = o->config_hash ? o->config_hash : "", .seq = o->seq};
+    EmitInput in = {.train = b->train,
+                    .val = b->val,
+                    .level = cpu_level(),
+                    .option = o->option,
+                    .noption = o->noption,
+                    .graph_hash = hash,
+                    .config_hash = o->config_hash ? o->config_hash : "",
+                    .seq = o->seq};
     return emit(a, b, &in, d);
 }
 
@@ -52,16 +73,26 @@ bool build_from_plan(Arena *a, const Plan *plan, const char *file, Build *b, Dia
         const PlanProgram *p = &plan->program[i];
         Graph *g = graph_parse(a, file, p->ir, strlen(p->ir), d);
         if (!g || !graph_verify(g, true, d)) return false;
-        if (g->stage != ST_PLANNED) return diag_fail(d, P001, NOLOC, "%s: the graph of program %s is not planned", file, p->name);
-        if (strcmp(p->name, "train") == 0) b->train = g;
-        else if (strcmp(p->name, "val") == 0) b->val = g;
+        if (g->stage != ST_PLANNED)
+            return diag_fail(d, P001, NOLOC, "%s: the graph of program %s is not planned", file, p->name);
+        if (strcmp(p->name, "train") == 0)
+            b->train = g;
+        else if (strcmp(p->name, "val") == 0)
+            b->val = g;
     }
     if (!b->train) return diag_fail(d, P001, NOLOC, "%s: the plan has no program train", file);
-    EmitInput in = {.train = b->train, .val = b->val, .level = cpu_level(), .option = plan->option, .noption = plan->noption,
-                    .graph_hash = plan->graph_hash, .config_hash = plan->config_hash, .seq = plan->seq};
+    EmitInput in = {.train = b->train,
+                    .val = b->val,
+                    .level = cpu_level(),
+                    .option = plan->option,
+                    .noption = plan->noption,
+                    .graph_hash = plan->graph_hash,
+                    .config_hash = plan->config_hash,
+                    .seq = plan->seq};
     if (!emit(a, b, &in, d)) return false;
     if (strcmp(b->plan.hash, plan->hash) == 0) return true;
-    Diag *g = diag_add(d, P001, NOLOC, "%s: what the plan says is not what follows from the graph inside it", file);
+    Diag *g =
+        diag_add(d, P001, NOLOC, "%s: what the plan says is not what follows from the graph inside it", file);
     diag_note(d, g, "plan %s, derived again %s", plan->hash, b->plan.hash);
     diag_help(d, g, "compile it again with this version on this kind of processor");
     return false;

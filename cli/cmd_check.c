@@ -3,9 +3,12 @@
 
 #include <string.h>
 
-static int finish(Cli *c, const Sbuf *b) { return put_out(c, b->s, b->len) ? EXIT_DONE : EXIT_IO; }
+static int finish(Cli *c, const Sbuf *b) {
+    return put_out(c, b->s, b->len) ? EXIT_DONE : EXIT_IO;
+}
 
-/* Without a configuration file, sizes that nothing gives are assumed; with one, everything is checked as `run` would. */
+/* Without a configuration file, sizes that nothing gives are assumed; with one, everything is checked as
+ * `run` would. */
 /* Whether the command line sets keys of the configuration, not only hyper-parameters. */
 static bool sets_keys(const Cli *c) {
     for (uint32_t i = 0; i < c->noverride; i++) {
@@ -25,23 +28,37 @@ static bool check_one(Cli *c, const char *file) {
         one.arg = &file;
         one.narg = file[0] != 0;
         bool ok = session_open(&one, &s, DATA_NONE);
-        LowerOptions lo = {.phase = "train", .micro = s.build.micro, .batch = s.build.batch, .seq = s.build.seq, .hyper = s.build.hyper, .nhyper = s.build.nhyper,
-                           .model = s.build.model, .nmodel = s.build.nmodel, .path = path, .npath = np, .werror = s.build.werror,
-                           .no_warn = s.build.no_warn, .nno_warn = s.build.nno_warn, .warn = s.build.warn, .nwarn = s.build.nwarn};
+        LowerOptions lo = {.phase = "train",
+                           .micro = s.build.micro,
+                           .batch = s.build.batch,
+                           .seq = s.build.seq,
+                           .hyper = s.build.hyper,
+                           .nhyper = s.build.nhyper,
+                           .model = s.build.model,
+                           .nmodel = s.build.nmodel,
+                           .path = path,
+                           .npath = np,
+                           .werror = s.build.werror,
+                           .no_warn = s.build.no_warn,
+                           .nno_warn = s.build.nno_warn,
+                           .warn = s.build.warn,
+                           .nwarn = s.build.nwarn};
         ok = ok && frontend_lower(c->a, s.file, &lo, &info, c->d);
         session_close(&s);
         return ok;
     }
     Config *k = config_load(c->a, c->env, NULL, c->override, c->noverride, c->d);
     if (!k) return false;
-    LowerOptions lo = {.phase = "train", .micro = 2, .batch = 2, .seq = 16, .path = path, .npath = np, .assume_sizes = true};
+    LowerOptions lo = {
+        .phase = "train", .micro = 2, .batch = 2, .seq = 16, .path = path, .npath = np, .assume_sizes = true};
     lo.hyper = config_hypers(k, &lo.nhyper);
     if (!cli_warnings(c, &lo)) return false;
     return frontend_check(c->a, file, &lo, c->d);
 }
 
 int cmd_check(Cli *c) {
-    if (!c->narg && !c->config) return diag_add(c->d, R007, NOLOC, "check: a .wg file is missing"), EXIT_USAGE;
+    if (!c->narg && !c->config)
+        return diag_add(c->d, R007, NOLOC, "check: a .wg file is missing"), EXIT_USAGE;
     bool ok = true;
     for (uint32_t i = 0; i < (c->narg ? c->narg : 1); i++) {
         ok = check_one(c, c->narg ? c->arg[i] : "") && ok;
@@ -57,7 +74,9 @@ int cmd_fmt(Cli *c) {
     if (!c->narg) return diag_add(c->d, R007, NOLOC, "fmt: a .wg file is missing"), EXIT_USAGE;
     bool print = c->out && strcmp(c->out, "-") == 0;
     if (c->out && !print && c->narg > 1)
-        return diag_add(c->d, R007, NOLOC, "fmt: -o FILE takes one file; without -o each is written in its place"), EXIT_USAGE;
+        return diag_add(c->d, R007, NOLOC,
+                        "fmt: -o FILE takes one file; without -o each is written in its place"),
+               EXIT_USAGE;
     Sbuf *out = NEWN(c->a, Sbuf, c->narg);
     bool *same = NEWN(c->a, bool, c->narg);
     for (uint32_t i = 0; i < c->narg; i++) {
@@ -137,7 +156,8 @@ int cmd_expand(Cli *c) {
 
 static void help_config(Sbuf *b) {
     for (uint32_t i = 0; i < config_nkey; i++)
-        sb_fmt(b, "%-44s %-5s %-24s %s\n", config_key[i].path, config_key[i].type, config_key[i].dflt[0] ? config_key[i].dflt : "-", config_key[i].help);
+        sb_fmt(b, "%-44s %-5s %-24s %s\n", config_key[i].path, config_key[i].type,
+               config_key[i].dflt[0] ? config_key[i].dflt : "-", config_key[i].help);
 }
 
 static void help_graph(Sbuf *b, const GraphInfo *info) {
@@ -145,10 +165,14 @@ static void help_graph(Sbuf *b, const GraphInfo *info) {
         const GraphHyper *h = &info->hyper[i];
         sb_fmt(b, "%-14s %-10s ", h->name, h->type);
         size_t start = b->len;
-        if (h->value.kind == VAL_STRING) sb_str(b, h->value.str ? h->value.str : "");
-        else if (h->value.kind == VAL_BOOL) sb_str(b, h->value.num != 0 ? "true" : "false");
-        else sb_double(b, h->value.num);
-        sb_fmt(b, "%*s %-10s %s\n", b->len - start < 12 ? (int)(12 - (b->len - start)) : 0, "", h->range ? h->range : "", h->doc ? h->doc : "");
+        if (h->value.kind == VAL_STRING)
+            sb_str(b, h->value.str ? h->value.str : "");
+        else if (h->value.kind == VAL_BOOL)
+            sb_str(b, h->value.num != 0 ? "true" : "false");
+        else
+            sb_double(b, h->value.num);
+        sb_fmt(b, "%*s %-10s %s\n", b->len - start < 12 ? (int)(12 - (b->len - start)) : 0, "",
+               h->range ? h->range : "", h->doc ? h->doc : "");
     }
 }
 
@@ -163,7 +187,8 @@ int cmd_help(Cli *c) {
     }
     for (uint32_t i = 0; i < ncommand; i++)
         if (strcmp(command[i].name, c->arg[0]) == 0) {
-            sb_fmt(&b, "wmtpc %s %s\n  %s\nexample: %s\n", command[i].name, command[i].args, command[i].help, command[i].example);
+            sb_fmt(&b, "wmtpc %s %s\n  %s\nexample: %s\n", command[i].name, command[i].args, command[i].help,
+                   command[i].example);
             return finish(c, &b);
         }
     GraphInfo info;
@@ -175,7 +200,8 @@ int cmd_help(Cli *c) {
 }
 
 int cmd_config(Cli *c) {
-    if (!c->narg || strcmp(c->arg[0], "show") != 0) return diag_add(c->d, R007, NOLOC, "config: `wmtpc config show FILE.wg -c CONFIG.yaml`"), EXIT_USAGE;
+    if (!c->narg || strcmp(c->arg[0], "show") != 0)
+        return diag_add(c->d, R007, NOLOC, "config: `wmtpc config show FILE.wg -c CONFIG.yaml`"), EXIT_USAGE;
     Config *k = config_load(c->a, c->env, c->config, c->override, c->noverride, c->d);
     if (!k) return diags_exit(c->d);
     Sbuf b;
@@ -191,22 +217,29 @@ int cmd_config(Cli *c) {
             const GraphHyper *h = &info.hyper[i];
             size_t start = b.len;
             sb_fmt(&b, "graph.%s: ", h->name);
-            if (h->value.kind == VAL_STRING) sb_str(&b, h->value.str ? h->value.str : "");
-            else if (h->value.kind == VAL_BOOL) sb_str(&b, h->value.num != 0 ? "true" : "false");
-            else sb_double(&b, h->value.num);
+            if (h->value.kind == VAL_STRING)
+                sb_str(&b, h->value.str ? h->value.str : "");
+            else if (h->value.kind == VAL_BOOL)
+                sb_str(&b, h->value.num != 0 ? "true" : "false");
+            else
+                sb_double(&b, h->value.num);
             int pad = 44 - (int)(b.len - start);
-            if (h->origin && strcmp(h->origin, "default") != 0) sb_fmt(&b, "%*s  # %s\n", pad > 0 ? pad : 0, "", h->origin);
-            else sb_fmt(&b, "%*s  # %s:%u (default)\n", pad > 0 ? pad : 0, "", h->loc.file, h->loc.line);
+            if (h->origin && strcmp(h->origin, "default") != 0)
+                sb_fmt(&b, "%*s  # %s\n", pad > 0 ? pad : 0, "", h->origin);
+            else
+                sb_fmt(&b, "%*s  # %s:%u (default)\n", pad > 0 ? pad : 0, "", h->loc.file, h->loc.line);
         }
     }
     config_show(k, &b, true);
     int64_t batch = config_int(k, "training.batch_size"), micro = config_int(k, "training.micro_batches");
-    sb_fmt(&b, "# effective batch: %lld (%lld samples x %lld micro-batches)\n", (long long)(batch * micro), (long long)batch, (long long)micro);
+    sb_fmt(&b, "# effective batch: %lld (%lld samples x %lld micro-batches)\n", (long long)(batch * micro),
+           (long long)batch, (long long)micro);
     return finish(c, &b);
 }
 
 int cmd_version(Cli *c) {
-    static const char *const level[] = {"below x86-64-v3 (too old: no kernels)", "x86-64-v3 (AVX2)", "x86-64-v4 (AVX-512)"};
+    static const char *const level[] = {"below x86-64-v3 (too old: no kernels)", "x86-64-v3 (AVX2)",
+                                        "x86-64-v4 (AVX-512)"};
     Sbuf b;
     sb_init(&b, c->a);
     Toolchain t = {0};

@@ -13,8 +13,10 @@ static Graph *read_wir(Cli *c) {
     }
     size_t end = strlen(c->arg[0]);
     if (end > 3 && strcmp(c->arg[0] + end - 3, ".wg") == 0) {
-        Diag *h = diag_add(c->d, R007, NOLOC, "%s: %s takes the text of a graph (.wir), not a .wg file", c->command, c->arg[0]);
-        diag_help(c->d, h, "wmtpc plan %s -c CONFIG.yaml --dump-dir=dump writes one after each pass", c->arg[0]);
+        Diag *h = diag_add(c->d, R007, NOLOC, "%s: %s takes the text of a graph (.wir), not a .wg file",
+                           c->command, c->arg[0]);
+        diag_help(c->d, h, "wmtpc plan %s -c CONFIG.yaml --dump-dir=dump writes one after each pass",
+                  c->arg[0]);
         return NULL;
     }
     if (!file_read_all(c->env, c->a, c->arg[0], (wm_size)1 << 30, &text, &len, c->d)) return NULL;
@@ -51,14 +53,17 @@ int cmd_opt(Cli *c) {
             return EXIT_USAGE;
         }
         if (g->stage != pass->in)
-            return diag_add(c->d, P002, NOLOC, "%s works on stage %s, the graph is at %s", name, stage_name[pass->in], stage_name[g->stage]), EXIT_USER;
+            return diag_add(c->d, P002, NOLOC, "%s works on stage %s, the graph is at %s", name,
+                            stage_name[pass->in], stage_name[g->stage]),
+                   EXIT_USER;
         if (!(g = pass->fn(c->a, g, &o, c->d)) || !graph_verify(g, false, c->d)) return diags_exit(c->d);
         p = comma ? comma + 1 : p + strlen(p);
     }
     return put_graph(c, g);
 }
 
-/* Leaves of `eval`: uniform numbers in (-1, 1) by Philox of the leaf's name; tokens small, masks mostly true. */
+/* Leaves of `eval`: uniform numbers in (-1, 1) by Philox of the leaf's name; tokens small, masks mostly true.
+ */
 static bool eval_leaf(void *ctx, const Graph *g, const Node *n, double *out, int64_t count) {
     (void)ctx;
     const char *name = attr_str(g, n, "name");
@@ -72,7 +77,10 @@ static bool eval_leaf(void *ctx, const Graph *g, const Node *n, double *out, int
         philox4x32(0, (uint64_t)i, 0, stream_of(name), w);
         double u = philox_unit(w[0]);
         bool last = strcmp(name, "present") == 0;
-        out[i] = t->dt == DT_I32 ? (u < 0.2 ? -100 : (double)(w[1] % 8)) : t->dt == DT_BOOL ? (last || u < 0.7) : n->op == OP_state ? attr_float(g, n, "init") : 0.2 * (2 * u - 1);
+        out[i] = t->dt == DT_I32     ? (u < 0.2 ? -100 : (double)(w[1] % 8))
+                 : t->dt == DT_BOOL  ? (last || u < 0.7)
+                 : n->op == OP_state ? attr_float(g, n, "init")
+                                     : 0.2 * (2 * u - 1);
     }
     return true;
 }
@@ -100,7 +108,8 @@ int cmd_eval(Cli *c) {
 }
 
 int cmd_ops(Cli *c) {
-    static const char *const kind[] = {"leaf", "element-wise", "reduction", "gemm", "view", "copy", "gather", "scan", "custom", "tree", "collective"};
+    static const char *const kind[] = {"leaf",   "element-wise", "reduction", "gemm", "view",      "copy",
+                                       "gather", "scan",         "custom",    "tree", "collective"};
     Sbuf b;
     sb_init(&b, c->a);
     Op only = NOP;
@@ -117,14 +126,18 @@ int cmd_ops(Cli *c) {
         const OpInfo *o = &op_info[i];
         if (c->narg && i != (int)only) continue;
         if (c->json) {
-            sb_fmt(&b, "%s\n {\"name\": \"%s\", \"operands\": %d, \"results\": %d, \"kind\": \"%s\", \"vjp\": \"%s\", \"doc\": ", b.len > 1 ? "," : "", o->name, o->nin, o->nout, kind[o->kind], o->vjp);
+            sb_fmt(&b,
+                   "%s\n {\"name\": \"%s\", \"operands\": %d, \"results\": %d, \"kind\": \"%s\", \"vjp\": "
+                   "\"%s\", \"doc\": ",
+                   b.len > 1 ? "," : "", o->name, o->nin, o->nout, kind[o->kind], o->vjp);
             json_quote(&b, o->doc, strlen(o->doc));
             sb_chr(&b, '}');
             continue;
         }
         sb_fmt(&b, "%-16s %-12s %2d -> %d  %s\n", o->name, kind[o->kind], o->nin, o->nout, o->doc);
         if (!c->narg) continue;
-        for (int k = 0; k < o->nattr; k++) sb_fmt(&b, "  attribute %s%s\n", o->attr[k].name, o->attr[k].optional ? " (may be absent)" : "");
+        for (int k = 0; k < o->nattr; k++)
+            sb_fmt(&b, "  attribute %s%s\n", o->attr[k].name, o->attr[k].optional ? " (may be absent)" : "");
         sb_fmt(&b, "  rule %s\n  gradient %s\n  cost %s FLOPs an element\n", o->rule, o->vjp, o->cost);
         if (o->expr[0]) sb_fmt(&b, "  expression %s\n", o->expr);
     }
@@ -141,8 +154,16 @@ int cmd_graph(Cli *c) {
     Graph *g = NULL;
     if (c->config) {
         ok = session_open(c, &s, DATA_NONE);
-        LowerOptions lo = {.phase = "train", .micro = s.build.micro, .batch = s.build.batch, .seq = s.build.seq, .hyper = s.build.hyper, .nhyper = s.build.nhyper,
-                           .model = s.build.model, .nmodel = s.build.nmodel, .path = s.build.path, .npath = s.build.npath};
+        LowerOptions lo = {.phase = "train",
+                           .micro = s.build.micro,
+                           .batch = s.build.batch,
+                           .seq = s.build.seq,
+                           .hyper = s.build.hyper,
+                           .nhyper = s.build.nhyper,
+                           .model = s.build.model,
+                           .nmodel = s.build.nmodel,
+                           .path = s.build.path,
+                           .npath = s.build.npath};
         g = ok ? frontend_lower(c->a, s.file, &lo, &info, c->d) : NULL;
         session_close(&s);
     } else if (c->narg) {

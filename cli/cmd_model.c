@@ -1,5 +1,6 @@
-/* cmd_model.c: `model show PATH`: what weights hold; `model export`: a checkpoint's model as Meta's or Hugging Face's tools
- * read it. An export needs names and row orders, which only a plan's state rows know: it reads the plan of the run. */
+/* cmd_model.c: `model show PATH`: what weights hold; `model export`: a checkpoint's model as Meta's or
+ * Hugging Face's tools read it. An export needs names and row orders, which only a plan's state rows know: it
+ * reads the plan of the run. */
 #include "cli/commands.h"
 #include "cli/keys.h"
 
@@ -29,17 +30,23 @@ static int show(Cli *c, const char *path) {
 }
 
 /* State in plain memory, for commands that train nothing. */
-static void *row_memory(void *ctx, uint32_t row) { return ((void **)ctx)[row]; }
+static void *row_memory(void *ctx, uint32_t row) {
+    return ((void **)ctx)[row];
+}
 
-/* Rows without the blocks of heads beyond the first `heads`: `extra_heads.K` is head K + 2. --heads 1 is a plain Llama. */
+/* Rows without the blocks of heads beyond the first `heads`: `extra_heads.K` is head K + 2. --heads 1 is a
+ * plain Llama. */
 static StateView only_heads(Cli *c, const StateView *v, int64_t heads) {
     PlanState *row = NEWN(c->a, PlanState, v->n + 1);
     void **mem = NEWN(c->a, void *, v->n + 1);
     uint32_t n = 0;
     for (uint32_t i = 0; i < v->n; i++) {
-        const char *name = v->row[i].name, *dot = strchr(name + 12 < name + strlen(name) ? name + 12 : name, '.');
+        const char *name = v->row[i].name,
+                   *dot = strchr(name + 12 < name + strlen(name) ? name + 12 : name, '.');
         int64_t k;
-        if (strncmp(name, "extra_heads.", 12) == 0 && dot && text_int(name + 12, (size_t)(dot - name) - 12, &k) && k + 2 > heads) continue;
+        if (strncmp(name, "extra_heads.", 12) == 0 && dot &&
+            text_int(name + 12, (size_t)(dot - name) - 12, &k) && k + 2 > heads)
+            continue;
         row[n] = v->row[i];
         mem[n++] = v->mem(v->ctx, i);
     }
@@ -48,7 +55,8 @@ static StateView only_heads(Cli *c, const StateView *v, int64_t heads) {
 
 static int export(Cli *c, const char *path) {
     bool hf = !c->to || strcmp(c->to, "hf") == 0;
-    if (c->to && !hf && strcmp(c->to, "meta") != 0) return diag_add(c->d, R007, NOLOC, "--to %s: hf or meta", c->to), EXIT_USAGE;
+    if (c->to && !hf && strcmp(c->to, "meta") != 0)
+        return diag_add(c->d, R007, NOLOC, "--to %s: hf or meta", c->to), EXIT_USAGE;
     if (!c->out) return diag_add(c->d, R007, NOLOC, "model export: -o DIR is missing"), EXIT_USAGE;
     const char *slash = strrchr(path, '/');
     const char *file = slash ? arena_fmt(c->a, "%.*s/F.plan", (int)(slash - path), path) : "F.plan";
@@ -58,7 +66,8 @@ static int export(Cli *c, const char *path) {
     Plan *p = plan_parse(c->a, file, text, len, c->d);
     if (!p || !plan_check(p, file, c->d) || !ckpt_verify(c->env, path, c->d)) return diags_exit(c->d);
     void **mem = NEWN(c->a, void *, p->nstate + 1);
-    for (uint32_t i = 0; i < p->nstate; i++) mem[i] = arena_alloc(c->a, (wm_size)state_elements(&p->state[i]) * 8);
+    for (uint32_t i = 0; i < p->nstate; i++)
+        mem[i] = arena_alloc(c->a, (wm_size)state_elements(&p->state[i]) * 8);
     StateView v = {p->state, p->nstate, row_memory, mem};
     const char *model = c->narg > 2 ? c->arg[2] : NULL;
     for (uint32_t i = 0; !model && i < p->nstate; i++)
@@ -83,6 +92,8 @@ static int export(Cli *c, const char *path) {
 int cmd_model(Cli *c) {
     if (c->narg >= 2 && strcmp(c->arg[0], "show") == 0) return show(c, c->arg[1]);
     if (c->narg >= 2 && strcmp(c->arg[0], "export") == 0) return export(c, c->arg[1]);
-    diag_add(c->d, R007, NOLOC, "model: `wmtpc model show PATH`, or `wmtpc model export RUN/step-N [MODEL] -o DIR --to hf|meta`");
+    diag_add(
+        c->d, R007, NOLOC,
+        "model: `wmtpc model show PATH`, or `wmtpc model export RUN/step-N [MODEL] -o DIR --to hf|meta`");
     return EXIT_USAGE;
 }

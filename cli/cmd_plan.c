@@ -1,11 +1,14 @@
-/* cmd_plan.c: `plan`: exact memory by class, FLOPs, parameters, and whether it fits. Nothing is compiled or touched. */
+/* cmd_plan.c: `plan`: exact memory by class, FLOPs, parameters, and whether it fits. Nothing is compiled or
+ * touched. */
 #include "cli/commands.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-typedef struct { int64_t params, trained, param_bytes, optimizer_bytes, user_bytes; } Counts;
+typedef struct {
+    int64_t params, trained, param_bytes, optimizer_bytes, user_bytes;
+} Counts;
 
 static int64_t row_bytes(const PlanState *s) {
     static const int bytes[] = {8, 4, 2, 4, 1};
@@ -25,15 +28,24 @@ static Counts count(const Plan *p) {
 }
 
 static void put_json(Sbuf *b, const Plan *p, const Counts *k, int64_t limit) {
-    sb_fmt(b, "{\"graph\": \"%s\", \"hash\": \"%s\", \"parameters\": %lld, \"trained\": %lld,\n", p->graph_name, p->hash, (long long)k->params, (long long)k->trained);
-    sb_fmt(b, " \"state_bytes\": %lld, \"parameter_bytes\": %lld, \"optimizer_bytes\": %lld, \"user_state_bytes\": %lld,\n", (long long)p->arena_bytes[0],
-           (long long)k->param_bytes, (long long)k->optimizer_bytes, (long long)k->user_bytes);
-    sb_fmt(b, " \"work_bytes\": %lld, \"peak_bytes\": %lld, \"memory_bytes\": %lld, \"fits\": %s,\n \"kernels\": %u, \"programs\": [", (long long)p->arena_bytes[1],
-           (long long)plan_memory(p), (long long)limit, plan_memory(p) <= limit ? "true" : "false", p->nkernel);
+    sb_fmt(b, "{\"graph\": \"%s\", \"hash\": \"%s\", \"parameters\": %lld, \"trained\": %lld,\n",
+           p->graph_name, p->hash, (long long)k->params, (long long)k->trained);
+    sb_fmt(b,
+           " \"state_bytes\": %lld, \"parameter_bytes\": %lld, \"optimizer_bytes\": %lld, "
+           "\"user_state_bytes\": %lld,\n",
+           (long long)p->arena_bytes[0], (long long)k->param_bytes, (long long)k->optimizer_bytes,
+           (long long)k->user_bytes);
+    sb_fmt(b,
+           " \"work_bytes\": %lld, \"peak_bytes\": %lld, \"memory_bytes\": %lld, \"fits\": %s,\n "
+           "\"kernels\": %u, \"programs\": [",
+           (long long)p->arena_bytes[1], (long long)plan_memory(p), (long long)limit,
+           plan_memory(p) <= limit ? "true" : "false", p->nkernel);
     for (uint32_t i = 0; i < p->nprogram; i++) {
         const PlanProgram *q = &p->program[i];
-        sb_fmt(b, "%s\n  {\"name\": \"%s\", \"micro_batches\": %lld, \"flops\": %.0f, \"work_bytes\": %lld, \"sections\": %u}", i ? "," : "", q->name, (long long)q->micro,
-               q->flops, (long long)q->work_bytes, q->nsection);
+        sb_fmt(b,
+               "%s\n  {\"name\": \"%s\", \"micro_batches\": %lld, \"flops\": %.0f, \"work_bytes\": %lld, "
+               "\"sections\": %u}",
+               i ? "," : "", q->name, (long long)q->micro, q->flops, (long long)q->work_bytes, q->nsection);
     }
     sb_str(b, "\n ]}\n");
 }
@@ -47,13 +59,16 @@ static void put_text(Sbuf *b, const Plan *p, const Counts *k, int64_t limit) {
     sb_fmt(b, "  optimizer     %10.1f\n", (double)k->optimizer_bytes / mb);
     if (k->user_bytes) sb_fmt(b, "  states        %10.3f\n", (double)k->user_bytes / mb);
     for (uint32_t i = 0; i < p->nprogram; i++)
-        sb_fmt(b, "  work, %-8s%10.1f   activations, gradients and scratch at the fullest moment\n", p->program[i].name, (double)p->program[i].work_bytes / mb);
-    sb_fmt(b, "  peak          %10.1f   state %.1f + work %.1f: what a run takes\n", (double)plan_memory(p) / mb, (double)p->arena_bytes[0] / mb, (double)p->arena_bytes[1] / mb);
-    sb_fmt(b, "  %s: there are %.1f MB\n\n", plan_memory(p) <= limit ? "fits" : "does NOT fit", (double)limit / mb);
+        sb_fmt(b, "  work, %-8s%10.1f   activations, gradients and scratch at the fullest moment\n",
+               p->program[i].name, (double)p->program[i].work_bytes / mb);
+    sb_fmt(b, "  peak          %10.1f   state %.1f + work %.1f: what a run takes\n",
+           (double)plan_memory(p) / mb, (double)p->arena_bytes[0] / mb, (double)p->arena_bytes[1] / mb);
+    sb_fmt(b, "  %s: there are %.1f MB\n\n", plan_memory(p) <= limit ? "fits" : "does NOT fit",
+           (double)limit / mb);
     for (uint32_t i = 0; i < p->nprogram; i++) {
         const PlanProgram *q = &p->program[i];
-        sb_fmt(b, "program %-6s %lld micro-batches of %lld x %lld places, %u sections, %.3f GFLOP\n", q->name, (long long)q->micro, (long long)p->batch, (long long)p->seq,
-               q->nsection, q->flops / 1e9);
+        sb_fmt(b, "program %-6s %lld micro-batches of %lld x %lld places, %u sections, %.3f GFLOP\n", q->name,
+               (long long)q->micro, (long long)p->batch, (long long)p->seq, q->nsection, q->flops / 1e9);
         for (uint32_t n = 0; n < q->nnote; n++) sb_fmt(b, "  note %s\n", q->note[n]);
     }
     sb_fmt(b, "kernels         %14u\n", p->nkernel);
@@ -85,8 +100,10 @@ int cmd_plan(Cli *c) {
     Counts k = count(p);
     Sbuf b;
     sb_init(&b, c->a);
-    if (c->json) put_json(&b, p, &k, (int64_t)limit);
-    else put_text(&b, p, &k, (int64_t)limit);
+    if (c->json)
+        put_json(&b, p, &k, (int64_t)limit);
+    else
+        put_text(&b, p, &k, (int64_t)limit);
     if (!put_out(c, b.s, b.len)) return EXIT_IO;
     return plan_memory(p) <= (int64_t)limit ? EXIT_DONE : EXIT_MEMORY;
 }

@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-
-
 /* Numbers of one key over the lines of a log, in order. */
 static Curve series(Cli *c, Json *const *line, uint32_t n, const char *key) {
     Curve s = {.name = key};
@@ -36,7 +34,9 @@ static Json **read_lines(Cli *c, const char *path, uint32_t *n) {
     char *text;
     size_t len;
     if (!file_read_all(c->env, c->a, path, (wm_size)1 << 30, &text, &len, c->d)) {
-        if (c->d->n) diag_help(c->d, c->d->item[c->d->n - 1], "`show` takes the directory of a run: its checkpoint.save_dir");
+        if (c->d->n)
+            diag_help(c->d, c->d->item[c->d->n - 1],
+                      "`show` takes the directory of a run: its checkpoint.save_dir");
         return NULL;
     }
     uint32_t cap = 0;
@@ -44,8 +44,10 @@ static Json **read_lines(Cli *c, const char *path, uint32_t *n) {
     Json **line = NEWN(c->a, Json *, cap + 1);
     *n = 0;
     for (char *s = text, *nl; (nl = memchr(s, '\n', len - (size_t)(s - text))) != NULL; s = nl + 1)
-        if ((line[*n] = json_parse(s, (size_t)(nl - s), path, *n + 1, 16, c->d, D001)) == NULL) return NULL;
-        else ++*n;
+        if ((line[*n] = json_parse(s, (size_t)(nl - s), path, *n + 1, 16, c->d, D001)) == NULL)
+            return NULL;
+        else
+            ++*n;
     return line;
 }
 
@@ -58,7 +60,8 @@ int cmd_show(Cli *c) {
     if (train.n) curve[k++] = smooth(c, train, "train.loss");
     if (val.n) curve[k++] = val;
     for (uint32_t i = 0; i < n; i++) json_free(line[i]);
-    if (!k) return diag_add(c->d, D001, NOLOC, "%s/metrics.jsonl holds no steps yet", c->arg[0]), EXIT_DAMAGED;
+    if (!k)
+        return diag_add(c->d, D001, NOLOC, "%s/metrics.jsonl holds no steps yet", c->arg[0]), EXIT_DAMAGED;
     Sbuf b;
     sb_init(&b, c->a);
     if (c->out) {
@@ -66,6 +69,8 @@ int cmd_show(Cli *c) {
         return file_write_atomic(c->env, c->out, b.s, b.len, c->d) ? EXIT_DONE : diags_exit(c->d);
     }
     chart_text(&b, curve, k, 64, 17);
-    for (uint32_t i = 0; i < k; i++) sb_fmt(&b, "%s: %.4f at step %.0f, %.4f at step %.0f\n", curve[i].name, curve[i].y[0], curve[i].x[0], curve[i].y[curve[i].n - 1], curve[i].x[curve[i].n - 1]);
+    for (uint32_t i = 0; i < k; i++)
+        sb_fmt(&b, "%s: %.4f at step %.0f, %.4f at step %.0f\n", curve[i].name, curve[i].y[0], curve[i].x[0],
+               curve[i].y[curve[i].n - 1], curve[i].x[curve[i].n - 1]);
     return put_out(c, b.s, b.len) ? EXIT_DONE : EXIT_IO;
 }

@@ -1,8 +1,9 @@
-/* draw.c: the graph as a picture for people. A box for each binding with its line of source, one for each part of a model, and
- * one for all copies of a stack. What only metrics need is left out (-v: drawn pale). Graphviz's `dot` lays it out.
+/* draw.c: the graph as a picture for people. A box for each binding with its line of source, one for each
+ * part of a model, and one for all copies of a stack. What only metrics need is left out (-v: drawn pale).
+ * Graphviz's `dot` lays it out.
  *
- * A part of a model that works before and after another (embedding, blocks, unembedding) would be a cycle: it becomes one
- * box for each time that the data come back to it. */
+ * A part of a model that works before and after another (embedding, blocks, unembedding) would be a cycle: it
+ * becomes one box for each time that the data come back to it. */
 #include "cli/draw.h"
 
 #include <string.h>
@@ -15,14 +16,15 @@ typedef struct {
     bool read, mixed;         /* others read it; and values of several types */
     uint32_t copies;          /* of a stack */
     double flops, params;
-    const char *defs;         /* of a part that is the model itself: the defs that it stands for, "norm, heads" */
+    const char *defs; /* of a part that is the model itself: the defs that it stands for, "norm, heads" */
     bool input, state, loss, next; /* next: works out what a state becomes */
-    bool needed;              /* a loss or a state follows from it */
+    bool needed;                   /* a loss or a state follows from it */
 } Box;
 typedef struct {
     Cli *c;
     const Graph *g;
-    Box *box; uint32_t nbox, box_cap;
+    Box *box;
+    uint32_t nbox, box_cap;
     uint32_t *of;           /* box of each node, NOBOX for leaves that are not drawn */
     bool *live;             /* node: a loss or a state follows from it */
     StrMap *by_name, *copy; /* boxes; copies of stacks that were counted */
@@ -31,7 +33,9 @@ typedef struct {
 
 /* ---- which node belongs to which box */
 
-static bool is_number(const char *s, size_t n) { return n > 0 && strspn(s, "0123456789") >= n; }
+static bool is_number(const char *s, size_t n) {
+    return n > 0 && strspn(s, "0123456789") >= n;
+}
 
 /* policy.body.3.att -> policy.body; *copy is then policy.body.3. Outside of stacks two names remain. */
 static const char *part_of_model(Arena *a, const char *path, const char **copy) {
@@ -51,7 +55,8 @@ static const char *part_of_model(Arena *a, const char *path, const char **copy) 
 }
 
 static bool hidden_leaf(Op op) {
-    return op == OP_const || op == OP_scalar || op == OP_iota || op == OP_rope_table || op == OP_param || op == OP_tensor;
+    return op == OP_const || op == OP_scalar || op == OP_iota || op == OP_rope_table || op == OP_param ||
+           op == OP_tensor;
 }
 
 static void find_models(Draw *d) {
@@ -71,7 +76,8 @@ static void find_live(Draw *d) {
         d->live[g->value[r->v.i].def.i] |= strcmp(r->kind, "loss") == 0 || strcmp(r->kind, "next") == 0;
     }
     for (uint32_t i = g->nnode; i-- > 0;)
-        for (uint32_t k = 0; d->live[i] && k < g->node[i].nin; k++) d->live[g->value[g->operand[g->node[i].in0 + k].i].def.i] = true;
+        for (uint32_t k = 0; d->live[i] && k < g->node[i].nin; k++)
+            d->live[g->value[g->operand[g->node[i].in0 + k].i].def.i] = true;
 }
 
 static uint32_t box_of(Draw *d, const char *key, const char *name, const char *model) {
@@ -83,7 +89,8 @@ static uint32_t box_of(Draw *d, const char *key, const char *name, const char *m
     return d->nbox++;
 }
 
-/* Where the data come back to a part, from outside of it, they enter its next box. came[b] of a value: it follows from box b. */
+/* Where the data come back to a part, from outside of it, they enter its next box. came[b] of a value: it
+ * follows from box b. */
 static uint32_t again(Draw *d, const Node *n, const char *part, const char *model, uint64_t *const *came) {
     const Graph *g = d->g;
     Arena *a = d->c->a;
@@ -110,7 +117,8 @@ static uint32_t find_box(Draw *d, const Node *n, uint64_t *const *came) {
         d->box[b].state = n->op == OP_state;
         return b;
     }
-    if (n->op == OP_cast && value_node(d->g, d->g->operand[n->in0])->op == OP_state) return d->of[d->g->value[d->g->operand[n->in0].i].def.i];
+    if (n->op == OP_cast && value_node(d->g, d->g->operand[n->in0])->op == OP_state)
+        return d->of[d->g->value[d->g->operand[n->in0].i].def.i];
     if (!strmap_get(d->model, root, &trained)) return box_of(d, root, root, NULL);
     const char *copy, *part = part_of_model(a, path, &copy);
     b = again(d, n, part, root, came);
@@ -124,7 +132,8 @@ static const char *line_at(const char *text, uint32_t line) {
     return s;
 }
 
-/* The def of a model that holds this place; NULL outside of models' defs, which stand deeper than column 1. */
+/* The def of a model that holds this place; NULL outside of models' defs, which stand deeper than column 1.
+ */
 static const char *def_at(Draw *d, const Loc *loc) {
     const Diags *g = d->c->d;
     for (uint32_t i = 0; loc->file && i < g->nsource; i++) {
@@ -133,7 +142,8 @@ static const char *def_at(Draw *d, const Loc *loc) {
             const char *s = line_at(g->source[i].text, k);
             size_t gap = s ? strspn(s, " ") : 0;
             if (!s || (gap == 0 && *s != '\n' && *s != '}')) return NULL;
-            if (strncmp(s + gap, "def ", 4) == 0) return arena_str(d->c->a, s + gap + 4, strcspn(s + gap + 4, " ("));
+            if (strncmp(s + gap, "def ", 4) == 0)
+                return arena_str(d->c->a, s + gap + 4, strcspn(s + gap + 4, " ("));
         }
     }
     return NULL;
@@ -148,8 +158,10 @@ static void note_def(Draw *d, Box *x, const Node *n) {
 
 static void note_read(const Draw *d, Box *x, ValueId v) {
     const Type *a = value_type(d->g, x->out), *b = value_type(d->g, v);
-    if (x->read) x->mixed |= !type_holds(a, b) || !type_holds(b, a);
-    else x->out = v;
+    if (x->read)
+        x->mixed |= !type_holds(a, b) || !type_holds(b, a);
+    else
+        x->out = v;
     x->read = true;
 }
 
@@ -183,7 +195,8 @@ static void gather(Draw *d) {
         for (uint32_t o = 0; o < n->nin; o++) {
             uint32_t def = g->value[g->operand[n->in0 + o].i].def.i;
             for (int w = 0; w < 8; w++) came[i][w] |= came[def][w];
-            if (d->of[def] != NOBOX && d->of[def] != k) note_read(d, &d->box[d->of[def]], g->operand[n->in0 + o]);
+            if (d->of[def] != NOBOX && d->of[def] != k)
+                note_read(d, &d->box[d->of[def]], g->operand[n->in0 + o]);
             if (g->node[def].op != OP_param || counted[def]) continue;
             counted[def] = true;
             x->params += (double)type_count(g, value_type(g, g->operand[n->in0 + o]));
@@ -201,13 +214,20 @@ static bool shown(const Draw *d, uint32_t b) {
 
 static void put_html(Sbuf *b, const char *s, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        const char *e = s[i] == '<' ? "&lt;" : s[i] == '>' ? "&gt;" : s[i] == '&' ? "&amp;" : s[i] == '"' ? "&quot;" : NULL;
-        if (e) sb_str(b, e);
-        else sb_chr(b, s[i]);
+        const char *e = s[i] == '<'   ? "&lt;"
+                        : s[i] == '>' ? "&gt;"
+                        : s[i] == '&' ? "&amp;"
+                        : s[i] == '"' ? "&quot;"
+                                      : NULL;
+        if (e)
+            sb_str(b, e);
+        else
+            sb_chr(b, s[i]);
     }
 }
 
-/* The line that defines a name: `open weight = ..`, `loss ce = ..`, `weight = ..`. NULL if this line does not. */
+/* The line that defines a name: `open weight = ..`, `loss ce = ..`, `weight = ..`. NULL if this line does
+ * not. */
 static const char *defines(const char *line, const char *name) {
     static const char *const word[] = {"open", "loss", "metric", "state", "hyper"};
     for (size_t i = 0; i < WM_LEN(word); i++) {
@@ -215,7 +235,8 @@ static const char *defines(const char *line, const char *name) {
         if (strncmp(line, word[i], n) == 0 && line[n] == ' ') line += n + strspn(line + n, " ");
     }
     size_t n = strlen(name), gap = strncmp(line, name, n) == 0 ? strspn(line + n, " ") : 0;
-    return strncmp(line, name, n) == 0 && (line[n + gap] == '=' || line[n + gap] == ':') ? line + n + gap : NULL;
+    return strncmp(line, name, n) == 0 && (line[n + gap] == '=' || line[n + gap] == ':') ? line + n + gap
+                                                                                         : NULL;
 }
 
 /* What stands behind `NAME =` in the graph's files, the first that defines it; runs of blanks as one. */
@@ -277,10 +298,18 @@ static const char *fill_of(const Box *x) {
 
 static void put_box(Draw *d, Sbuf *b, uint32_t k) {
     const Box *x = &d->box[k];
-    const char *src = x->model || x->input || x->state ? NULL : source_of(d, x->name, x->next), *dot = x->model ? strrchr(x->name, '.') : NULL;
-    const char *title = dot ? dot + 1 : x->defs ? x->defs : x->name, *kind = x->loss ? "loss " : x->state ? "state " : x->next ? "next " : "";
-    sb_fmt(b, "    b%u [fillcolor=\"%s\", color=\"%s\", fontcolor=\"%s\"%s, label=<<B>%s", k, fill_of(x), x->needed ? "#7a8ba3" : "#cccccc",
-           x->needed ? "#222222" : "#999999", x->copies > 1 ? ", peripheries=2" : "", kind);
+    const char *src = x->model || x->input || x->state ? NULL : source_of(d, x->name, x->next),
+               *dot = x->model ? strrchr(x->name, '.') : NULL;
+    const char *title = dot       ? dot + 1
+                        : x->defs ? x->defs
+                                  : x->name,
+               *kind = x->loss    ? "loss "
+                       : x->state ? "state "
+                       : x->next  ? "next "
+                                  : "";
+    sb_fmt(b, "    b%u [fillcolor=\"%s\", color=\"%s\", fontcolor=\"%s\"%s, label=<<B>%s", k, fill_of(x),
+           x->needed ? "#7a8ba3" : "#cccccc", x->needed ? "#222222" : "#999999",
+           x->copies > 1 ? ", peripheries=2" : "", kind);
     put_html(b, title, strlen(title));
     sb_str(b, "</B>");
     if (x->copies > 1) sb_fmt(b, " &#215; %u", x->copies);
@@ -305,14 +334,17 @@ static void put_edges(Draw *d, Sbuf *b) {
             const Node *n = &g->node[i];
             for (uint32_t k = 0; shown(d, d->of[i]) && k < n->nin; k++) {
                 uint32_t def = g->value[g->operand[n->in0 + k].i].def.i;
-                if (!shown(d, d->of[def]) || d->of[def] == d->of[i] || (!d->live[i] && !d->c->verbose)) continue;
+                if (!shown(d, d->of[def]) || d->of[def] == d->of[i] || (!d->live[i] && !d->c->verbose))
+                    continue;
                 const char *key = arena_fmt(d->c->a, "%u>%u", d->of[def], d->of[i]);
                 uint32_t any;
                 if (pass == 0) {
                     if (n->op != OP_stop_grad) strmap_put(solid, key, 1);
                 } else if (strmap_put(seen, key, 1)) {
                     const Box *to = &d->box[d->of[i]];
-                    sb_fmt(b, "  b%u -> b%u [%s%s];\n", d->of[def], d->of[i], strmap_get(solid, key, &any) ? "" : "style=dashed, ", to->needed ? "" : "color=\"#cccccc\"");
+                    sb_fmt(b, "  b%u -> b%u [%s%s];\n", d->of[def], d->of[i],
+                           strmap_get(solid, key, &any) ? "" : "style=dashed, ",
+                           to->needed ? "" : "color=\"#cccccc\"");
                 }
             }
         }
@@ -329,7 +361,9 @@ static void put_edges(Draw *d, Sbuf *b) {
 static void put_model(Draw *d, Sbuf *b, const char *model) {
     uint32_t trained = 0;
     strmap_get(d->model, model, &trained);
-    sb_fmt(b, "  subgraph \"cluster_%s\" {\n    label=<<B>%s</B>%s>; style=\"rounded,filled\"; color=\"#b8c7de\"; fillcolor=\"#f5f9ff\"; fontname=\"sans-serif\"; fontsize=12;\n",
+    sb_fmt(b,
+           "  subgraph \"cluster_%s\" {\n    label=<<B>%s</B>%s>; style=\"rounded,filled\"; "
+           "color=\"#b8c7de\"; fillcolor=\"#f5f9ff\"; fontname=\"sans-serif\"; fontsize=12;\n",
            model, model, trained ? "" : ", frozen");
     for (uint32_t i = 0; i < d->nbox; i++)
         if (shown(d, i) && d->box[i].model && strcmp(d->box[i].model, model) == 0) put_box(d, b, i);
@@ -338,13 +372,16 @@ static void put_model(Draw *d, Sbuf *b, const char *model) {
 
 static void dot_text(Draw *d, Sbuf *b) {
     sb_fmt(b, "digraph \"%s\" {\n  rankdir=TB; nodesep=0.35; ranksep=0.35; bgcolor=\"white\";\n", d->g->name);
-    sb_str(b, "  node [shape=box, fontname=\"sans-serif\", fontsize=12, style=\"rounded,filled\", margin=\"0.12,0.06\"];\n"
+    sb_str(b, "  node [shape=box, fontname=\"sans-serif\", fontsize=12, style=\"rounded,filled\", "
+              "margin=\"0.12,0.06\"];\n"
               "  edge [color=\"#7a8ba3\", arrowsize=0.7];\n");
     StrMap *done = strmap_new(d->c->a);
     for (uint32_t i = 0; i < d->nbox; i++) {
         if (!shown(d, i)) continue;
-        if (!d->box[i].model) put_box(d, b, i);
-        else if (strmap_put(done, d->box[i].model, 1)) put_model(d, b, d->box[i].model);
+        if (!d->box[i].model)
+            put_box(d, b, i);
+        else if (strmap_put(done, d->box[i].model, 1))
+            put_model(d, b, d->box[i].model);
     }
     put_edges(d, b);
     sb_str(b, "}\n");
@@ -361,12 +398,15 @@ static int layout(Cli *c, const Sbuf *b) {
         diag_help(c->d, g, "apt install graphviz, or -o with a name that ends in .dot");
         return EXIT_UNAVAILABLE;
     }
-    const char *in = arena_fmt(c->a, "%s.%lld.dot", c->out, (long long)c->env->pid(c->env)), *out = arena_fmt(c->a, "%s.%lld.svg", c->out, (long long)c->env->pid(c->env));
+    const char *in = arena_fmt(c->a, "%s.%lld.dot", c->out, (long long)c->env->pid(c->env)),
+               *out = arena_fmt(c->a, "%s.%lld.svg", c->out, (long long)c->env->pid(c->env));
     if (!file_write_atomic(c->env, in, b->s, b->len, c->d)) return diags_exit(c->d);
-    const char *argv[] = {dot, "-Tsvg", "-o", out, in, NULL}, *envp[] = {"PATH=/usr/bin:/bin", "LANG=C.UTF-8", NULL};
+    const char *argv[] = {dot, "-Tsvg", "-o", out, in, NULL},
+               *envp[] = {"PATH=/usr/bin:/bin", "LANG=C.UTF-8", NULL};
     int64_t pid;
     int err = 0, status = 1;
-    bool ok = c->env->spawn(c->env, dot, argv, envp, -1, &pid, &err) == 0 && c->env->wait(c->env, pid, &status, &err) == 0 && status == 0;
+    bool ok = c->env->spawn(c->env, dot, argv, envp, -1, &pid, &err) == 0 &&
+              c->env->wait(c->env, pid, &status, &err) == 0 && status == 0;
     ok = ok && c->env->rename(c->env, out, c->out, &err) == 0;
     int ignored;
     c->env->unlink(c->env, in, &ignored);
@@ -376,7 +416,8 @@ static int layout(Cli *c, const Sbuf *b) {
 }
 
 int draw_graph(Cli *c, const Graph *g) {
-    Draw d = {.c = c, .g = g, .of = NEWN(c->a, uint32_t, g->nnode + 1), .live = NEWN(c->a, bool, g->nnode + 1)};
+    Draw d = {
+        .c = c, .g = g, .of = NEWN(c->a, uint32_t, g->nnode + 1), .live = NEWN(c->a, bool, g->nnode + 1)};
     d.by_name = strmap_new(c->a);
     d.copy = strmap_new(c->a);
     d.model = strmap_new(c->a);
@@ -390,6 +431,7 @@ int draw_graph(Cli *c, const Graph *g) {
     size_t n = c->out ? strlen(c->out) : 0;
     if (!c->out) return put_out(c, b.s, b.len) ? EXIT_DONE : EXIT_IO;
     if (n > 4 && strcmp(c->out + n - 4, ".svg") == 0) return layout(c, &b);
-    if (n > 4 && strcmp(c->out + n - 4, ".dot") == 0) return file_write_atomic(c->env, c->out, b.s, b.len, c->d) ? EXIT_DONE : diags_exit(c->d);
+    if (n > 4 && strcmp(c->out + n - 4, ".dot") == 0)
+        return file_write_atomic(c->env, c->out, b.s, b.len, c->d) ? EXIT_DONE : diags_exit(c->d);
     return diag_add(c->d, R007, NOLOC, "graph: -o takes a name that ends in .svg or .dot"), EXIT_USAGE;
 }

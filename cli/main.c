@@ -1,4 +1,5 @@
-/* main.c: reads the command line, runs one command under the guard, prints the diagnostics, returns the exit code. */
+/* main.c: reads the command line, runs one command under the guard, prints the diagnostics, returns the exit
+ * code. */
 #include "cli/cli.h"
 
 #include <getopt.h>
@@ -6,15 +7,26 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct { int argc; char **argv; Cli *cli; int code; } Main;
+typedef struct {
+    int argc;
+    char **argv;
+    Cli *cli;
+    int code;
+} Main;
 
-typedef struct { const char *name; char letter; bool value; const char *help; } Flag;
+typedef struct {
+    const char *name;
+    char letter;
+    bool value;
+    const char *help;
+} Flag;
 static const Flag flag[] = {
     {"config", 'c', true, "configuration file (YAML)"},
     {"output", 'o', true, "file or directory to write"},
     {"ranks", 'n', true, "ranks; this version runs on 1"},
     {"steps", 's', true, "stop after that many optimizer steps of this start"},
-    {"warn", 'W', true, "error: warnings are errors; no-W063: one left out; W061: one that is off by default"},
+    {"warn", 'W', true,
+     "error: warnings are errors; no-W063: one left out; W061: one that is off by default"},
     {"pass", 'p', true, "passes to run, joined by commas"},
     {"to", 't', true, "hf or meta"},
     {"heads", 'H', true, "export that many heads"},
@@ -46,7 +58,9 @@ static void usage_command(Sbuf *b, const Command *k, bool all) {
 static void usage(Sbuf *b) {
     sb_str(b, "wmtpc COMMAND [arguments]: compiles and trains token-weighted multi-token prediction\n\n");
     for (uint32_t i = 0; i < ncommand; i++) sb_fmt(b, "  %-9s %s\n", command[i].name, command[i].help);
-    sb_str(b, "\nwmtpc COMMAND --help says more. Example: wmtpc run graphs/verifiable.wg -c configs/demo.yaml\n");
+    sb_str(
+        b,
+        "\nwmtpc COMMAND --help says more. Example: wmtpc run graphs/verifiable.wg -c configs/demo.yaml\n");
 }
 
 static const Command *find(Cli *c, const char *name) {
@@ -57,8 +71,10 @@ static const Command *find(Cli *c, const char *name) {
     }
     Diag *g = diag_add(c->d, R007, NOLOC, "unknown command '%s'", name);
     const char *near = text_nearest(name, names, ncommand);
-    if (near) diag_help(c->d, g, "did you mean `wmtpc %s`?", near);
-    else diag_help(c->d, g, "`wmtpc help` lists the commands");
+    if (near)
+        diag_help(c->d, g, "did you mean `wmtpc %s`?", near);
+    else
+        diag_help(c->d, g, "`wmtpc help` lists the commands");
     return NULL;
 }
 
@@ -69,13 +85,16 @@ static bool bad_flag(Cli *c, const Command *k, const char *what) {
     const char *word = what;
     while (*word == '-') word++;
     const char *near = text_nearest(word, names, WM_LEN(flag));
-    if (near) diag_help(c->d, g, "did you mean --%s?", near);
-    else diag_help(c->d, g, "`wmtpc %s --help` lists its flags", k->name);
+    if (near)
+        diag_help(c->d, g, "did you mean --%s?", near);
+    else
+        diag_help(c->d, g, "`wmtpc %s --help` lists its flags", k->name);
     return false;
 }
 
 static bool number(Cli *c, const char *name, const char *text, int64_t *out) {
-    return (text_int(text, strlen(text), out) && *out > 0) || diag_fail(c->d, R007, NOLOC, "--%s takes a whole number above 0, not '%s'", name, text);
+    return (text_int(text, strlen(text), out) && *out > 0) ||
+           diag_fail(c->d, R007, NOLOC, "--%s takes a whole number above 0, not '%s'", name, text);
 }
 
 static void append(Cli *c, const char *const **list, uint32_t *n, const char *text) {
@@ -87,26 +106,58 @@ static void append(Cli *c, const char *const **list, uint32_t *n, const char *te
 
 static bool take(Cli *c, int letter, const char *v) {
     switch (letter) {
-    case 'c': c->config = v; return true;
-    case 'o': c->out = v; return true;
-    case 'n': return number(c, "ranks", v, &c->ranks);
-    case 's': return number(c, "steps", v, &c->steps);
-    case 'H': return number(c, "heads", v, &c->heads);
-    case 'W': append(c, &c->warn, &c->nwarn, v); return true;
-    case 'p': c->pass = v; return true;
-    case 't': c->to = v; return true;
-    case 'j': return c->json = true;
-    case 'd': c->dump_ir = v ? v : "all"; return true;
-    case 'D': c->dump_dir = v; return true;
-    case 'S': c->stop_after = v; return true;
-    case 'k': append(c, &c->skip, &c->nskip, v); return true;
-    case 'I': c->from = v; return true;
-    case 'q': return c->quiet = true;
-    case 'r': return c->profile = true;
-    case 'v': return c->verbose = true;
-    case 'C': c->color = v; return true;
-    case 'J': c->diagnostics = v; return true;
-    default: return false;
+    case 'c':
+        c->config = v;
+        return true;
+    case 'o':
+        c->out = v;
+        return true;
+    case 'n':
+        return number(c, "ranks", v, &c->ranks);
+    case 's':
+        return number(c, "steps", v, &c->steps);
+    case 'H':
+        return number(c, "heads", v, &c->heads);
+    case 'W':
+        append(c, &c->warn, &c->nwarn, v);
+        return true;
+    case 'p':
+        c->pass = v;
+        return true;
+    case 't':
+        c->to = v;
+        return true;
+    case 'j':
+        return c->json = true;
+    case 'd':
+        c->dump_ir = v ? v : "all";
+        return true;
+    case 'D':
+        c->dump_dir = v;
+        return true;
+    case 'S':
+        c->stop_after = v;
+        return true;
+    case 'k':
+        append(c, &c->skip, &c->nskip, v);
+        return true;
+    case 'I':
+        c->from = v;
+        return true;
+    case 'q':
+        return c->quiet = true;
+    case 'r':
+        return c->profile = true;
+    case 'v':
+        return c->verbose = true;
+    case 'C':
+        c->color = v;
+        return true;
+    case 'J':
+        c->diagnostics = v;
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -115,7 +166,8 @@ static bool parse(Cli *c, const Command *k, int argc, char **argv, bool *help, b
     char letters[2 * WM_LEN(flag) + 2] = ":";
     size_t n = 1;
     for (size_t i = 0; i < WM_LEN(flag); i++) {
-        opts[i] = (struct option){flag[i].name, flag[i].letter == 'd' ? optional_argument : flag[i].value, NULL, flag[i].letter};
+        opts[i] = (struct option){flag[i].name, flag[i].letter == 'd' ? optional_argument : flag[i].value,
+                                  NULL, flag[i].letter};
         letters[n++] = flag[i].letter;
         if (flag[i].value && flag[i].letter != 'd') letters[n++] = ':';
     }
@@ -176,7 +228,8 @@ static bool guarded(void *ctx, Guard *g) {
 
 bool put_out(Cli *c, const char *s, size_t n) {
     int err = 0;
-    return write_full(c->env, 1, s, n, &err) || diag_fail(c->d, R001, NOLOC, "standard output: %s", errno_text(err));
+    return write_full(c->env, 1, s, n, &err) ||
+           diag_fail(c->d, R001, NOLOC, "standard output: %s", errno_text(err));
 }
 
 void say(Cli *c, const char *fmt, ...) {
@@ -193,8 +246,10 @@ static void render(Cli *c) {
     sb_init(&b, c->d->arena);
     bool tty = isatty(2) && !c->env->getenv(c->env, "NO_COLOR");
     bool color = c->color ? strcmp(c->color, "always") == 0 || (strcmp(c->color, "auto") == 0 && tty) : tty;
-    if (c->diagnostics && strcmp(c->diagnostics, "json") == 0) diags_render_json(c->d, &b);
-    else diags_render(c->d, &b, color);
+    if (c->diagnostics && strcmp(c->diagnostics, "json") == 0)
+        diags_render_json(c->d, &b);
+    else
+        diags_render(c->d, &b, color);
     int err;
     if (b.len) write_full(c->env, 2, b.s, b.len, &err);
 }

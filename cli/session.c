@@ -1,5 +1,5 @@
-/* session.c: from a file and a configuration to the options of every folder: the only place that knows both the keys
- * that users write and the structs that the folders take. */
+/* session.c: from a file and a configuration to the options of every folder: the only place that knows both
+ * the keys that users write and the structs that the folders take. */
 #include "cli/keys.h"
 
 #include <string.h>
@@ -9,8 +9,10 @@ bool cli_because(Cli *c, const Config *k, const char *key) {
     for (uint32_t i = 0; i < c->d->n; i++) {
         Diag *g = c->d->item[i];
         if (g->level != LEVEL_ERROR || g->span[0].loc.file) continue;
-        if (loc.file) g->span[0].loc = loc;
-        else diag_note(c->d, g, "this is `%s`, by default", key);
+        if (loc.file)
+            g->span[0].loc = loc;
+        else
+            diag_note(c->d, g, "this is `%s`, by default", key);
     }
     return false;
 }
@@ -24,7 +26,8 @@ bool file_exists(Env *env, const char *path) {
 const char *cli_file(Cli *c, Config *config) {
     const char *f = c->narg ? c->arg[0] : config ? config_str(config, "graph.file") : "";
     if (f[0]) return f;
-    diag_add(c->d, R007, NOLOC, "%s: a .wg file is missing; give it on the command line or as graph.file", c->command);
+    diag_add(c->d, R007, NOLOC, "%s: a .wg file is missing; give it on the command line or as graph.file",
+             c->command);
     return NULL;
 }
 
@@ -58,21 +61,31 @@ bool cli_warnings(Cli *c, LowerOptions *o) {
     for (uint32_t i = 0; i < c->nwarn; i++) {
         const char *w = c->warn[i];
         bool off = strncmp(w, "no-", 3) == 0;
-        if (strcmp(w, "error") == 0) o->werror = true;
-        else if (!is_warning(off ? w + 3 : w)) return diag_fail(c->d, R007, NOLOC, "-W %s: `error`, a warning as in W061, or one to leave out as in no-W063", w);
-        else if (off) no[o->nno_warn++] = w + 3;
-        else on[o->nwarn++] = w;
+        if (strcmp(w, "error") == 0)
+            o->werror = true;
+        else if (!is_warning(off ? w + 3 : w))
+            return diag_fail(c->d, R007, NOLOC,
+                             "-W %s: `error`, a warning as in W061, or one to leave out as in no-W063", w);
+        else if (off)
+            no[o->nno_warn++] = w + 3;
+        else
+            on[o->nwarn++] = w;
     }
     return true;
 }
 
 static bool pass_off(Cli *c, PassOptions *o, const char *name) {
-    const struct { const char *name; bool *off; } row[] = {
-        {"simplify", &o->off_simplify}, {"linear_ce", &o->off_linear_ce}, {"classes", &o->off_classes},
-        {"fuse", &o->off_fuse}, {"schedule", &o->off_schedule}, {"memplan", &o->off_memplan}};
+    const struct {
+        const char *name;
+        bool *off;
+    } row[] = {{"simplify", &o->off_simplify}, {"linear_ce", &o->off_linear_ce},
+               {"classes", &o->off_classes},   {"fuse", &o->off_fuse},
+               {"schedule", &o->off_schedule}, {"memplan", &o->off_memplan}};
     for (size_t i = 0; i < WM_LEN(row); i++)
         if (strcmp(row[i].name, name) == 0) return *row[i].off = true;
-    return diag_fail(c->d, R007, NOLOC, "--skip=%s: only simplify, linear_ce, classes, fuse, schedule and memplan can be left out", name);
+    return diag_fail(
+        c->d, R007, NOLOC,
+        "--skip=%s: only simplify, linear_ce, classes, fuse, schedule and memplan can be left out", name);
 }
 
 static void dump_after(void *ctx, int index, const char *pass, const Graph *before, const Graph *after) {
@@ -90,15 +103,18 @@ static void dump_after(void *ctx, int index, const char *pass, const Graph *befo
     }
     if (c->dump_dir && path_make_dirs(c->env, c->dump_dir, c->d)) {
         const char *phase = strcmp(after->phase, "val") == 0 ? "val-" : "";
-        file_write_atomic(c->env, arena_fmt(c->a, "%s/%s%02d-%s.wir", c->dump_dir, phase, index, pass), b.s, b.len, c->d);
+        file_write_atomic(c->env, arena_fmt(c->a, "%s/%s%02d-%s.wir", c->dump_dir, phase, index, pass), b.s,
+                          b.len, c->d);
     }
 }
 
 bool cli_passes(Cli *c, PassOptions *o) {
     for (uint32_t i = 0; i < c->nskip; i++)
         if (!pass_off(c, o, c->skip[i])) return false;
-    if (c->stop_after && !pass_find(c->stop_after)) return diag_fail(c->d, R007, NOLOC, "--stop-after=%s: there is no such pass", c->stop_after);
-    if (c->dump_ir && strcmp(c->dump_ir, "all") != 0 && strcmp(c->dump_ir, "changed") != 0 && !pass_find(c->dump_ir))
+    if (c->stop_after && !pass_find(c->stop_after))
+        return diag_fail(c->d, R007, NOLOC, "--stop-after=%s: there is no such pass", c->stop_after);
+    if (c->dump_ir && strcmp(c->dump_ir, "all") != 0 && strcmp(c->dump_ir, "changed") != 0 &&
+        !pass_find(c->dump_ir))
         return diag_fail(c->d, R007, NOLOC, "--dump-ir=%s: there is no such pass", c->dump_ir);
     o->stop_after = c->stop_after;
     if (c->dump_ir || c->dump_dir) {
@@ -126,7 +142,8 @@ static bool known_settings(Cli *c, const GraphModel *m, const ConfigModel *cm) {
     bool ok = true;
     for (uint32_t i = 0; i < cm->nset; i++) {
         bool found = false;
-        for (uint32_t k = 0; k < m->nsetting; k++) found = found || strcmp(m->setting[k], cm->set[i].key) == 0;
+        for (uint32_t k = 0; k < m->nsetting; k++)
+            found = found || strcmp(m->setting[k], cm->set[i].key) == 0;
         if (found) continue;
         Diag *g = diag_add(c->d, C002, cm->set_loc[i], "unknown key `models.%s.%s`", m->name, cm->set[i].key);
         const char *near = text_nearest(cm->set[i].key, m->setting, m->nsetting);
@@ -135,7 +152,8 @@ static bool known_settings(Cli *c, const GraphModel *m, const ConfigModel *cm) {
         for (uint32_t k = 0; k < m->nsetting; k++) sb_fmt(&b, "%s%s", k ? ", " : "", m->setting[k]);
         if (near) diag_help(c->d, g, "did you mean `%s`?", near);
         if (near) diag_fix(c->d, g, cm->set_loc[i], false, "%s", near);
-        diag_note(c->d, g, "%s reads path, prefix, missing, ignore%s%s", m->kind, m->nsetting ? ", " : "", b.s ? b.s : "");
+        diag_note(c->d, g, "%s reads path, prefix, missing, ignore%s%s", m->kind, m->nsetting ? ", " : "",
+                  b.s ? b.s : "");
         ok = false;
     }
     return ok;
@@ -173,7 +191,8 @@ static bool known_models(Cli *c, Session *s) {
             found = found || strcmp(name[k], cm[i].name) == 0;
         }
         if (found) continue;
-        /* one configuration may serve several graphs: a model that this one lacks is a warning, a misspelt one an error */
+        /* one configuration may serve several graphs: a model that this one lacks is a warning, a misspelt
+         * one an error */
         const char *near = text_nearest(cm[i].name, name, s->info.nmodel);
         bool taken = near && config_model(s->config, near);
         bool typed = cm[i].loc.file && strcmp(cm[i].loc.file, "command line") == 0; /* said for this graph */
@@ -194,14 +213,23 @@ static bool bins(Cli *c, Session *s, DataOptions *o) {
     Config *k = s->config;
     if (!config_rows(k, c->a, "data_sampling.difficulty_bins", &bin, &n, &two, c->d) ||
         !config_rows(k, c->a, "data_sampling.difficulty_weights", &weight, &r, &m, c->d) ||
-        !config_rows(k, c->a, "data_sampling.curriculum", &cur, &rows, &cols, c->d)) return false;
+        !config_rows(k, c->a, "data_sampling.curriculum", &cur, &rows, &cols, c->d))
+        return false;
     if (n == 0) return true;
-    if (two != 2) return diag_fail(c->d, C003, config_loc(k, "data_sampling.difficulty_bins"), "`data_sampling.difficulty_bins` is a list of pairs [lo, hi]");
+    if (two != 2)
+        return diag_fail(c->d, C003, config_loc(k, "data_sampling.difficulty_bins"),
+                         "`data_sampling.difficulty_bins` is a list of pairs [lo, hi]");
     if ((m && m != n) || (rows && cols != n))
-        return diag_fail(c->d, C003, config_loc(k, rows && cols != n ? "data_sampling.curriculum" : "data_sampling.difficulty_weights"), "one weight for each of the %u difficulty bins is needed", n);
+        return diag_fail(c->d, C003,
+                         config_loc(k, rows && cols != n ? "data_sampling.curriculum"
+                                                         : "data_sampling.difficulty_weights"),
+                         "one weight for each of the %u difficulty bins is needed", n);
     for (uint32_t i = 0; i < m + rows * cols; i++)
         if (!((i < m ? weight[i] : cur[i - m]) >= 0 && (i < m ? weight[i] : cur[i - m]) <= 1e9))
-            return diag_fail(c->d, C003, config_loc(k, i < m ? "data_sampling.difficulty_weights" : "data_sampling.curriculum"), "the weight of a difficulty bin is a number from 0 to 1e9");
+            return diag_fail(
+                c->d, C003,
+                config_loc(k, i < m ? "data_sampling.difficulty_weights" : "data_sampling.curriculum"),
+                "the weight of a difficulty bin is a number from 0 to 1e9");
     DifficultyBin *b = NEWN(c->a, DifficultyBin, n);
     for (uint32_t i = 0; i < n; i++) b[i] = (DifficultyBin){bin[2 * i], bin[2 * i + 1], m ? weight[i] : 1};
     o->bin = b;
@@ -217,13 +245,22 @@ static DataOptions data_options(Cli *c, Session *s, const char *name) {
     if (!s->field) {
         s->field = NEWN(c->a, DataField, s->info.ninput + 1);
         for (uint32_t i = 0; i < s->info.ninput; i++)
-            s->field[s->nfield++] = (DataField){s->info.input[i].name, s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name, s->info.input[i].loc};
+            s->field[s->nfield++] = (DataField){
+                s->info.input[i].name, s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name,
+                s->info.input[i].loc};
     }
-    return (DataOptions){.name = name, .draw = s->info.side > 1 ? DRAW_PAIR : s->info.group > 1 ? DRAW_GROUP : DRAW_ONE,
-                         .width = s->info.side > 1 ? s->info.side : s->info.group > 1 ? s->info.group : 1,
+    return (DataOptions){.name = name,
+                         .draw = s->info.side > 1    ? DRAW_PAIR
+                                 : s->info.group > 1 ? DRAW_GROUP
+                                                     : DRAW_ONE,
+                         .width = s->info.side > 1    ? s->info.side
+                                  : s->info.group > 1 ? s->info.group
+                                                      : 1,
                          .correct_only = config_bool(k, "data_sampling.correct_only"),
                          .max_pairs_per_problem = config_int(k, "data_sampling.max_pairs_per_problem"),
-                         .template_name = config_str(k, "dataset.template"), .max_length = s->build.seq, .vocab = INT64_MAX,
+                         .template_name = config_str(k, "dataset.template"),
+                         .max_length = s->build.seq,
+                         .vocab = INT64_MAX,
                          .seed = (uint64_t)config_num(k, "training.seed")};
 }
 
@@ -232,7 +269,8 @@ static bool open_validation(Cli *c, Session *s) {
     const char *val = config_str(s->config, "dataset.validation");
     if (!val[0]) return true;
     DataOptions o = data_options(c, s, "validation");
-    if (!(s->val = data_open(c->env, val, &o, s->field, s->nfield, c->d))) return cli_because(c, s->config, "dataset.validation");
+    if (!(s->val = data_open(c->env, val, &o, s->field, s->nfield, c->d)))
+        return cli_because(c, s->config, "dataset.validation");
     s->build.val_micro = (data_items(s->val) + s->build.batch - 1) / s->build.batch;
     return true;
 }
@@ -245,14 +283,20 @@ static bool open_training(Cli *c, Session *s) {
     o.correct_ratio = config_num(k, "data_sampling.correct_ratio");
     o.shuffle = true;
     const char *train = config_str(k, "dataset.train");
-    if (o.correct_ratio > 1) return diag_fail(c->d, C003, config_loc(k, "data_sampling.correct_ratio"), "`data_sampling.correct_ratio` is a share from 0 to 1");
+    if (o.correct_ratio > 1)
+        return diag_fail(c->d, C003, config_loc(k, "data_sampling.correct_ratio"),
+                         "`data_sampling.correct_ratio` is a share from 0 to 1");
     if (!bins(c, s, &o)) return false;
     if (!train[0]) {
         Diag *g = diag_add(c->d, C003, NOLOC, "`dataset.train` is not set: the JSON lines to train on");
-        diag_help(c->d, g, c->config ? "write it into %s, or on the command line: dataset.train=FILE" : "give a configuration, as in -c configs/micro.yaml%s", c->config ? c->config : "");
+        diag_help(c->d, g,
+                  c->config ? "write it into %s, or on the command line: dataset.train=FILE"
+                            : "give a configuration, as in -c configs/micro.yaml%s",
+                  c->config ? c->config : "");
         return false;
     }
-    if (!(s->train = data_open(c->env, train, &o, s->field, s->nfield, c->d))) return cli_because(c, k, "dataset.train");
+    if (!(s->train = data_open(c->env, train, &o, s->field, s->nfield, c->d)))
+        return cli_because(c, k, "dataset.train");
     s->epoch_steps = train_epoch_steps(data_items(s->train), s->build.batch, s->build.micro);
     s->total_steps = train_total_steps(config_num(k, "training.n_epochs"), s->epoch_steps);
     return true;
@@ -270,24 +314,36 @@ static bool read_build(Cli *c, Session *s) {
     BuildOptions *b = &s->build;
     b->file = s->file;
     b->batch = config_int(k, "training.batch_size");
-    b->micro = config_is_set(k, "training.gradient_accumulation_steps") ? config_int(k, "training.gradient_accumulation_steps") : config_int(k, "training.micro_batches");
+    b->micro = config_is_set(k, "training.gradient_accumulation_steps")
+                   ? config_int(k, "training.gradient_accumulation_steps")
+                   : config_int(k, "training.micro_batches");
     b->seq = config_int(k, "dataset.max_length");
     b->hyper = config_hypers(k, &b->nhyper);
     b->path = cli_search_path(c, &b->npath);
     const char *precision = config_str(k, "runtime.precision");
     b->pass.real = strcmp(precision, "f64") == 0 ? DT_F64 : DT_F32;
-    const struct { const char *key; bool ok; const char *allowed; } check[] = {
-        {"training.batch_size", b->batch >= 1, "a whole number from 1 on"}, {"training.micro_batches", b->micro >= 1, "a whole number from 1 on"},
+    const struct {
+        const char *key;
+        bool ok;
+        const char *allowed;
+    } check[] = {
+        {"training.batch_size", b->batch >= 1, "a whole number from 1 on"},
+        {"training.micro_batches", b->micro >= 1, "a whole number from 1 on"},
         {"dataset.max_length", b->seq >= 2, "a whole number from 2 on"},
         {"runtime.precision", strcmp(precision, "f64") == 0 || strcmp(precision, "f32") == 0, "f32 or f64"},
         {"runtime.device", strcmp(config_str(k, "runtime.device"), "cpu") == 0, "cpu in this version"},
-        {"runtime.reduce", strcmp(config_str(k, "runtime.reduce"), "canonical") == 0, "canonical in this version"},
-        {"distributed.sharding_strategy", strcmp(config_str(k, "distributed.sharding_strategy"), "NO_SHARD") == 0, "NO_SHARD in this version: it runs on one rank"},
+        {"runtime.reduce", strcmp(config_str(k, "runtime.reduce"), "canonical") == 0,
+         "canonical in this version"},
+        {"distributed.sharding_strategy",
+         strcmp(config_str(k, "distributed.sharding_strategy"), "NO_SHARD") == 0,
+         "NO_SHARD in this version: it runs on one rank"},
         {"training.n_epochs", config_num(k, "training.n_epochs") > 0, "a number above 0"},
         {"training.log_interval", config_int(k, "training.log_interval") >= 1, "a whole number from 1 on"},
     };
     for (size_t i = 0; i < WM_LEN(check); i++)
-        if (!check[i].ok) return diag_fail(c->d, C003, config_loc(k, check[i].key), "`%s` is %s, not '%s'", check[i].key, check[i].allowed, config_str(k, check[i].key));
+        if (!check[i].ok)
+            return diag_fail(c->d, C003, config_loc(k, check[i].key), "`%s` is %s, not '%s'", check[i].key,
+                             check[i].allowed, config_str(k, check[i].key));
     LowerOptions w = {0};
     if (!cli_warnings(c, &w)) return false;
     b->werror = w.werror;
@@ -298,7 +354,8 @@ static bool read_build(Cli *c, Session *s) {
     return cli_passes(c, &b->pass);
 }
 
-/* What the plan remembers: the keys that shaped it, the fields of its inputs, how many answers an item has. */
+/* What the plan remembers: the keys that shaped it, the fields of its inputs, how many answers an item has.
+ */
 static void plan_options(Cli *c, Session *s) {
     const char **o = NEWN(c->a, const char *, config_nkey + s->info.ninput + s->build.nhyper + 5);
     uint32_t n = 0;
@@ -306,15 +363,19 @@ static void plan_options(Cli *c, Session *s) {
         if (strcmp(config_key[i].where, "plan") == 0 && strcmp(config_key[i].path, "graph.file") != 0)
             o[n++] = arena_fmt(c->a, "%s=%s", config_key[i].path, config_str(s->config, config_key[i].path));
     for (uint32_t i = 0; i < s->info.ninput; i++)
-        o[n++] = arena_fmt(c->a, "input.%s=%s", s->info.input[i].name, s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name);
+        o[n++] = arena_fmt(c->a, "input.%s=%s", s->info.input[i].name,
+                           s->info.input[i].from ? s->info.input[i].from : s->info.input[i].name);
     for (uint32_t i = 0; i < s->build.nhyper; i++) {
         const ConstValue *v = &s->build.hyper[i].v;
         Sbuf b;
         sb_init(&b, c->a);
         sb_fmt(&b, "graph.%s=", s->build.hyper[i].key);
-        if (v->kind == VAL_STRING) sb_str(&b, v->str);
-        else if (v->kind == VAL_BOOL) sb_str(&b, v->num != 0 ? "true" : "false");
-        else sb_double(&b, v->num);
+        if (v->kind == VAL_STRING)
+            sb_str(&b, v->str);
+        else if (v->kind == VAL_BOOL)
+            sb_str(&b, v->num != 0 ? "true" : "false");
+        else
+            sb_double(&b, v->num);
         o[n++] = b.s;
     }
     o[n++] = arena_fmt(c->a, "graph.source=%s", s->file);
@@ -326,11 +387,18 @@ static void plan_options(Cli *c, Session *s) {
 
 bool session_open(Cli *c, Session *s, SessionData want) {
     memset(s, 0, sizeof *s);
-    if (c->ranks > 1) return diag_fail(c->d, C003, NOLOC, "-n %lld: this version runs on one rank", (long long)c->ranks);
+    if (c->ranks > 1)
+        return diag_fail(c->d, C003, NOLOC, "-n %lld: this version runs on one rank", (long long)c->ranks);
     s->config = config_load(c->a, c->env, c->config, c->override, c->noverride, c->d);
     if (!s->config || !(s->file = cli_file(c, s->config)) || !read_build(c, s)) return false;
-    LowerOptions lo = {.phase = "train", .micro = s->build.micro, .batch = s->build.batch, .seq = s->build.seq, .hyper = s->build.hyper,
-                       .nhyper = s->build.nhyper, .path = s->build.path, .npath = s->build.npath};
+    LowerOptions lo = {.phase = "train",
+                       .micro = s->build.micro,
+                       .batch = s->build.batch,
+                       .seq = s->build.seq,
+                       .hyper = s->build.hyper,
+                       .nhyper = s->build.nhyper,
+                       .path = s->build.path,
+                       .npath = s->build.npath};
     if (!frontend_info(c->a, s->file, &lo, &s->info, c->d) || !known_models(c, s)) return false;
     ModelSource *m = NEWN(c->a, ModelSource, s->info.nmodel + 1);
     s->set = NEWN(c->a, StSet, s->info.nmodel + 1);

@@ -1,5 +1,6 @@
-/* signals.c: the first SIGINT, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU asks the run to save and stop, the second ends it. The
- * flag is the one mutable static of the project: a signal handler has no other way to reach anything. */
+/* signals.c: the first SIGINT, SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU asks the run to save and stop, the second
+ * ends it. The flag is the one mutable static of the project: a signal handler has no other way to reach
+ * anything. */
 #include "cli/cli.h"
 
 #include <signal.h>

@@ -4,9 +4,10 @@
  *   k-<key>      where a kernel is: pack and index in it; key = XXH3-128 of (toolchain, source)
  *   s-<key>      where all kernels of one call are: a warm start reads this file and a few packs
  *   lock         held while misses are built and published
- * Only a pack counts: the small files are hints. A pack is read whole, its hashes and the source of each kernel are
- * compared, and only then is the open descriptor loaded; anything else is a miss and is built again. Descriptors stay
- * open as long as the library, because the loader knows a library by the name of its descriptor. */
+ * Only a pack counts: the small files are hints. A pack is read whole, its hashes and the source of each
+ * kernel are compared, and only then is the open descriptor loaded; anything else is a miss and is built
+ * again. Descriptors stay open as long as the library, because the loader knows a library by the name of its
+ * descriptor. */
 #include "codegen/pack.h"
 
 #include <errno.h>
@@ -32,11 +33,16 @@ struct Cache {
     uint32_t uid;
     Loaded *loaded;
 };
-typedef struct { char pack[33]; uint32_t index; bool known; } Ref;
+typedef struct {
+    char pack[33];
+    uint32_t index;
+    bool known;
+} Ref;
 
 /* ---- the directory */
 static bool unsafe(Diags *d, const char *path, const char *why, const char *help) {
-    Diag *g = diag_add(d, R005, NOLOC, "the kernel cache cannot be used: %s%s%s", path, path[0] ? ": " : "", why);
+    Diag *g =
+        diag_add(d, R005, NOLOC, "the kernel cache cannot be used: %s%s%s", path, path[0] ? ": " : "", why);
     diag_help(d, g, "%s, or set WMTPC_CACHE to a directory of your own", help);
     return false;
 }
@@ -54,12 +60,15 @@ static bool check_component(Cache *c, const char *path, bool leaf, Diags *d) {
     if (st.is_link) {
         if (leaf) return unsafe(d, path, "is a symbolic link", "remove the link");
         if (env->stat(env, path, &st, &err) < 0) return unsafe(d, path, errno_text(err), "repair the link");
-        if (st.uid != c->uid && st.uid != 0) return unsafe(d, path, "leads to a directory of another user", "remove the link");
+        if (st.uid != c->uid && st.uid != 0)
+            return unsafe(d, path, "leads to a directory of another user", "remove the link");
     }
     if (!st.is_dir) return unsafe(d, path, "is not a directory", "remove it");
     if (leaf && st.uid != c->uid) return unsafe(d, path, "belongs to another user", "remove it");
-    if (leaf && (st.mode & 077)) return unsafe(d, path, "can be entered by other users", "run chmod 700 on it");
-    if ((st.mode & 022) && !(st.mode & 01000)) return unsafe(d, path, "can be written by other users", "run chmod go-w on it");
+    if (leaf && (st.mode & 077))
+        return unsafe(d, path, "can be entered by other users", "run chmod 700 on it");
+    if ((st.mode & 022) && !(st.mode & 01000))
+        return unsafe(d, path, "can be written by other users", "run chmod go-w on it");
     return true;
 }
 
@@ -67,7 +76,8 @@ static bool check_dir(Cache *c, Diags *d) {
     char part[sizeof c->dir];
     EnvStat st;
     int err = 0;
-    if (c->env->stat(c->env, "/proc/self", &st, &err) < 0) return unsafe(d, c->dir, "has an unknown owner (/proc is missing)", "mount /proc");
+    if (c->env->stat(c->env, "/proc/self", &st, &err) < 0)
+        return unsafe(d, c->dir, "has an unknown owner (/proc is missing)", "mount /proc");
     c->uid = st.uid;
     size_t n = strlen(c->dir);
     while (n > 1 && c->dir[n - 1] == '/') c->dir[--n] = 0;
@@ -82,14 +92,19 @@ static bool check_dir(Cache *c, Diags *d) {
 
 static bool choose_dir(Cache *c, const char *dir, Diags *d) {
     Env *env = c->env;
-    const char *home = env->getenv(env, "HOME"), *xdg = env->getenv(env, "XDG_CACHE_HOME"), *own = env->getenv(env, "WMTPC_CACHE");
+    const char *home = env->getenv(env, "HOME"), *xdg = env->getenv(env, "XDG_CACHE_HOME"),
+               *own = env->getenv(env, "WMTPC_CACHE");
     int k = -1;
     if (!dir && own && *own) dir = own;
-    if (dir) k = snprintf(c->dir, sizeof c->dir - 64, "%s", dir);
-    else if (xdg && *xdg == '/') k = snprintf(c->dir, sizeof c->dir - 64, "%s/wmtpc", xdg);
-    else if (home && *home == '/') k = snprintf(c->dir, sizeof c->dir - 64, "%s/.cache/wmtpc", home);
+    if (dir)
+        k = snprintf(c->dir, sizeof c->dir - 64, "%s", dir);
+    else if (xdg && *xdg == '/')
+        k = snprintf(c->dir, sizeof c->dir - 64, "%s/wmtpc", xdg);
+    else if (home && *home == '/')
+        k = snprintf(c->dir, sizeof c->dir - 64, "%s/.cache/wmtpc", home);
     if (k < 0) return unsafe(d, "", "has no place (neither HOME nor XDG_CACHE_HOME is set)", "set HOME");
-    if ((size_t)k >= sizeof c->dir - 64 || k == 0) return unsafe(d, c->dir, "has no usable name", "use a shorter path");
+    if ((size_t)k >= sizeof c->dir - 64 || k == 0)
+        return unsafe(d, c->dir, "has no usable name", "use a shorter path");
     return true;
 }
 
@@ -138,7 +153,8 @@ void cache_close(Cache *c) {
 static char *read_fd(Env *env, int fd, size_t max, size_t *n) {
     EnvStat st;
     int err;
-    if (env->fstat(env, fd, &st, &err) < 0 || !st.is_file || st.size < 0 || (uint64_t)st.size > max) return NULL;
+    if (env->fstat(env, fd, &st, &err) < 0 || !st.is_file || st.size < 0 || (uint64_t)st.size > max)
+        return NULL;
     size_t size = (size_t)st.size, at = 0;
     char *s = env->alloc(env, size + 1);
     while (s && at < size) {
@@ -217,7 +233,10 @@ static bool take(Get *g, uint32_t i, const Ref *r) {
     if (have->len != want->len || memcmp(have->source, want->source, want->len) != 0) return false;
     char symbol[16];
     snprintf(symbol, sizeof symbol, "k_%u", r->index);
-    union { void *p; KernelFn f; } u = {g->c->env->dl_sym(g->c->env, p->lib, symbol)};
+    union {
+        void *p;
+        KernelFn f;
+    } u = {g->c->env->dl_sym(g->c->env, p->lib, symbol)};
     g->fn[i] = u.f;
     return u.p != NULL;
 }
@@ -262,7 +281,8 @@ static bool find_all(Get *g) {
         if (g->fn[i]) continue;
         if (ref[i].known && take(g, i, &ref[i])) continue;
         Ref one = {"", 0, false};
-        if (read_refs(g, arena_fmt(g->a, "%s/k-%s", g->c->dir, g->key[i]), &one, 1) && take(g, i, &one)) continue;
+        if (read_refs(g, arena_fmt(g->a, "%s/k-%s", g->c->dir, g->key[i]), &one, 1) && take(g, i, &one))
+            continue;
         all = false;
     }
     return all;
@@ -353,10 +373,12 @@ static bool publish_unit(Get *g, const char *tmp, const Unit *u) {
         return diag_fail(g->d, R001, NOLOC, "cannot write '%s': %s", to, errno_text(err));
     for (uint32_t i = 0; i < u->n; i++) {
         const char *text = arena_fmt(g->a, "%s %08x\n", name, i);
-        if (!publish(g, tmp, arena_fmt(g->a, "%s/k-%s", g->c->dir, g->key[u->which[i]]), text, REF_BYTES)) return false;
+        if (!publish(g, tmp, arena_fmt(g->a, "%s/k-%s", g->c->dir, g->key[u->which[i]]), text, REF_BYTES))
+            return false;
         Ref r = {"", i, true};
         memcpy(r.pack, name, sizeof name);
-        if (!take(g, u->which[i], &r)) return diag_fail(g->d, R005, NOLOC, "the compiled kernels in '%s' cannot be loaded", to);
+        if (!take(g, u->which[i], &r))
+            return diag_fail(g->d, R005, NOLOC, "the compiled kernels in '%s' cannot be loaded", to);
     }
     g->stats->built += u->n;
     return true;
@@ -389,14 +411,17 @@ static uint32_t cut(Get *g, const char *tmp, Unit *unit) {
 static bool finish(Get *g, const char *tmp, Unit *unit, uint32_t n, bool last) {
     bool ok = true;
     for (uint32_t i = 0; i < n; i++) {
-        if (unit[i].ok) ok = publish_unit(g, tmp, &unit[i]) && ok;
-        else if (last || unit[i].n == 1) move_diags(g, &unit[i]), ok = false;
+        if (unit[i].ok)
+            ok = publish_unit(g, tmp, &unit[i]) && ok;
+        else if (last || unit[i].n == 1)
+            move_diags(g, &unit[i]), ok = false;
         diags_close(unit[i].diags);
     }
     return ok;
 }
 
-/* A unit of several kernels that does not compile is compiled kernel by kernel, so that the message is about one. */
+/* A unit of several kernels that does not compile is compiled kernel by kernel, so that the message is about
+ * one. */
 static bool build_in(Get *g, const char *tmp) {
     Unit *unit = NEWN(g->a, Unit, g->n), *alone = NEWN(g->a, Unit, g->n);
     uint32_t n = cut(g, tmp, unit), nalone = 0;
@@ -409,7 +434,10 @@ static bool build_in(Get *g, const char *tmp) {
     return finish(g, tmp, alone, nalone, true) && ok;
 }
 
-typedef struct { Get *g; const char *dir, *prefix; } Sweep;
+typedef struct {
+    Get *g;
+    const char *dir, *prefix;
+} Sweep;
 static bool sweep_one(void *ctx, const char *name) {
     Sweep *s = ctx;
     Env *env = s->g->c->env;
@@ -425,19 +453,22 @@ static bool sweep_one(void *ctx, const char *name) {
     return true;
 }
 
-/* Under the lock: what another process made meanwhile is taken, leftovers of killed ones (tmp-*) go, the rest is built. */
+/* Under the lock: what another process made meanwhile is taken, leftovers of killed ones (tmp-*) go, the rest
+ * is built. */
 static bool build_missing(Get *g) {
     Cache *c = g->c;
     Env *env = c->env;
     int err = 0;
     g->lock = open_lock(c, &err);
-    if (g->lock < 0 || env->lock(env, g->lock, true, &err) < 0) return unsafe(g->d, c->dir, errno_text(err), "make it writable");
+    if (g->lock < 0 || env->lock(env, g->lock, true, &err) < 0)
+        return unsafe(g->d, c->dir, errno_text(err), "make it writable");
     if (find_all(g)) return true;
     int64_t t0 = env->now_ns(env);
     Sweep s = {g, c->dir, "tmp-"};
     env->list(env, c->dir, sweep_one, &s, &err);
     const char *tmp = arena_fmt(g->a, "%s/tmp-%lld", c->dir, (long long)env->pid(env));
-    if (env->mkdir(env, tmp, 0700, &err) < 0) return unsafe(g->d, tmp, errno_text(err), "make the directory writable");
+    if (env->mkdir(env, tmp, 0700, &err) < 0)
+        return unsafe(g->d, tmp, errno_text(err), "make the directory writable");
     bool ok = build_in(g, tmp);
     for (uint32_t i = 0; ok && i < g->n; i++) ok = g->fn[i] || find_all(g); /* equal sources */
     if (ok) {
@@ -445,7 +476,8 @@ static bool build_missing(Get *g) {
         sb_init(&text, g->a);
         for (uint32_t i = 0; i < g->n; i++) {
             Ref r = {"", 0, false};
-            if (read_refs(g, arena_fmt(g->a, "%s/k-%s", c->dir, g->key[i]), &r, 1)) sb_fmt(&text, "%s %08x\n", r.pack, r.index);
+            if (read_refs(g, arena_fmt(g->a, "%s/k-%s", c->dir, g->key[i]), &r, 1))
+                sb_fmt(&text, "%s %08x\n", r.pack, r.index);
         }
         ok = publish(g, tmp, set_path(g), text.s ? text.s : "", text.len);
     }

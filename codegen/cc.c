@@ -1,9 +1,9 @@
 /* cc.c: the system compiler as a Toolchain (header-free C in, shared object out), and the level of the CPU.
  *
- * The compiler is an absolute path run with an argument array, no shell, and an environment of our own; what it reads
- * and writes lies in a private directory beside the object, which is gone afterwards. All flags stand in one table:
- * they are part of the identity, and with it of every cache key. Generated code has one meaning under gcc and clang:
- * no fast-math, no contraction (an FMA is written where one is meant). */
+ * The compiler is an absolute path run with an argument array, no shell, and an environment of our own; what
+ * it reads and writes lies in a private directory beside the object, which is gone afterwards. All flags
+ * stand in one table: they are part of the identity, and with it of every cache key. Generated code has one
+ * meaning under gcc and clang: no fast-math, no contraction (an FMA is written where one is meant). */
 #include "codegen/codegen.h"
 
 #include <errno.h>
@@ -11,11 +11,23 @@
 
 enum { ABI_NUMBER = 1, MAX_LOG = 1 << 16, SOURCE_MODE = 0600 };
 
-static const char *const flag[] = {
-    "-std=gnu11", "-O3", "-mprefer-vector-width=512", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-    "-fno-asynchronous-unwind-tables", "-fno-stack-protector", "-fPIC", "-shared", "-nostdlib", "-w", "-pipe",
-    "-Wl,--build-id=none", "-Wl,-z,noexecstack"};
-static const char *const march[] = {[CPU_NONE] = "", [CPU_V3] = "-march=x86-64-v3", [CPU_V4] = "-march=x86-64-v4"};
+static const char *const flag[] = {"-std=gnu11",
+                                   "-O3",
+                                   "-mprefer-vector-width=512",
+                                   "-ffp-contract=off",
+                                   "-fno-math-errno",
+                                   "-fno-trapping-math",
+                                   "-fno-asynchronous-unwind-tables",
+                                   "-fno-stack-protector",
+                                   "-fPIC",
+                                   "-shared",
+                                   "-nostdlib",
+                                   "-w",
+                                   "-pipe",
+                                   "-Wl,--build-id=none",
+                                   "-Wl,-z,noexecstack"};
+static const char *const march[] = {
+    [CPU_NONE] = "", [CPU_V3] = "-march=x86-64-v3", [CPU_V4] = "-march=x86-64-v4"};
 
 typedef struct {
     Env *env;
@@ -26,9 +38,11 @@ typedef struct {
 /* The best level that both this CPU and its system (saved registers) have. */
 CpuLevel cpu_level(void) {
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2")) return CPU_NONE;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2"))
+        return CPU_NONE;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512cd"))
         return CPU_V4;
     return CPU_V3;
 }
@@ -63,7 +77,8 @@ static const char *slurp(Arena *a, Env *env, int fd) {
     return s;
 }
 
-static bool run(const Compiler *c, const char *const *argv, const char *tmpdir, int log, int *status, int *err) {
+static bool run(const Compiler *c, const char *const *argv, const char *tmpdir, int log, int *status,
+                int *err) {
     Env *env = c->env;
     char tmp[512], path[] = "PATH=/usr/local/bin:/usr/bin:/bin", lang[] = "LC_ALL=C";
     size_t n = strlen(tmpdir);
@@ -84,7 +99,8 @@ static const char *version_of(Arena *a, const Compiler *c, Diags *d) {
     Env *env = c->env;
     const char *dir = env->getenv(env, "TMPDIR");
     if (!dir || *dir != '/') dir = "/tmp";
-    const char *name = arena_fmt(a, "%s/wmtpc-%lld-%lld", dir, (long long)env->pid(env), (long long)env->now_ns(env));
+    const char *name =
+        arena_fmt(a, "%s/wmtpc-%lld-%lld", dir, (long long)env->pid(env), (long long)env->now_ns(env));
     int err = 0, status = -1;
     int log = env->open_new(env, name, SOURCE_MODE, &err);
     if (log < 0) {
@@ -105,7 +121,11 @@ static const char *version_of(Arena *a, const Compiler *c, Diags *d) {
 }
 
 /* Source file, log and the compiler's own temporaries, all in `dir`, are removed whatever happened. */
-typedef struct { Env *env; Arena *a; const char *dir; } Sweep;
+typedef struct {
+    Env *env;
+    Arena *a;
+    const char *dir;
+} Sweep;
 static bool remove_one(void *ctx, const char *name) {
     Sweep *s = ctx;
     int err;
@@ -132,7 +152,8 @@ static void say_failed(Diags *d, const Compiler *c, int status, const char *log)
              text_escape(d->arena, first, strcspn(first, "\n")));
 }
 
-static bool compile(const Compiler *c, Arena *a, const char *dir, const char *source, size_t n, const char *object, Diags *d) {
+static bool compile(const Compiler *c, Arena *a, const char *dir, const char *source, size_t n,
+                    const char *object, Diags *d) {
     Env *env = c->env;
     const char *file = arena_fmt(a, "%s/k.c", dir), *logname = arena_fmt(a, "%s/log", dir);
     int err = 0, status = -1;
@@ -151,8 +172,10 @@ static bool compile(const Compiler *c, Arena *a, const char *dir, const char *so
     argv[k++] = file;
     argv[k] = NULL;
     ok = run(c, argv, dir, log, &status, &err);
-    if (!ok) diag_add(d, R005, NOLOC, "cannot run '%s': %s", c->path, errno_text(err));
-    else if (status != 0) say_failed(d, c, status, slurp(a, env, log));
+    if (!ok)
+        diag_add(d, R005, NOLOC, "cannot run '%s': %s", c->path, errno_text(err));
+    else if (status != 0)
+        say_failed(d, c, status, slurp(a, env, log));
     env->close(env, log, &err);
     return ok && status == 0;
 }
@@ -172,8 +195,10 @@ static bool build_guarded(void *ctx, Guard *g) {
     const char *dir = arena_fmt(a, "%s.d", j->object);
     int err;
     bool ok = env->mkdir(env, dir, 0700, &err) == 0;
-    if (!ok) diag_add(j->d, R001, NOLOC, "cannot make the directory '%s': %s", dir, errno_text(err));
-    else ok = compile(j->c, a, dir, j->source, j->n, j->object, j->d);
+    if (!ok)
+        diag_add(j->d, R001, NOLOC, "cannot make the directory '%s': %s", dir, errno_text(err));
+    else
+        ok = compile(j->c, a, dir, j->source, j->n, j->object, j->d);
     sweep(env, a, dir);
     return ok;
 }

@@ -1,4 +1,5 @@
-/* custom.c: every node that is not element-wise or a reduction. One row per op; codegen/custom/ holds the templates. */
+/* custom.c: every node that is not element-wise or a reduction. One row per op; codegen/custom/ holds the
+ * templates. */
 #include "codegen/custom/kern.h"
 
 typedef bool (*CustomFn)(Emit *e, NodeId id);
@@ -7,7 +8,7 @@ static const CustomFn custom_of[NOP] = {
 #define X(op) [OP_##op] = custom_##op,
     CUSTOM_OPS(X)
 #undef X
-    [OP_const] = custom_const,
+        [OP_const] = custom_const,
 };
 
 bool emit_custom(Emit *e, NodeId n) {

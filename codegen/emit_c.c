@@ -1,9 +1,10 @@
 /* emit_c.c: a loop nest as C. Three shapes:
  *
  *   element-wise   pieces are blocks of the vector loop, or rows where it cannot take in the other loops
- *   rows           pieces are rows; a pass writes blocks of what it reduces into a buffer, and the buffer is folded into
- *                  16 lanes (element i of the last reduced dim into lane i % 16), which meet in a fixed tree
- *   columns        pieces are blocks of columns; a block's sums stand in an array, rows are added one after the other
+ *   rows           pieces are rows; a pass writes blocks of what it reduces into a buffer, and the buffer is
+ * folded into 16 lanes (element i of the last reduced dim into lane i % 16), which meet in a fixed tree
+ *   columns        pieces are blocks of columns; a block's sums stand in an array, rows are added one after
+ * the other
  *
  * Loops carry `ivdep`: a result may lie on an operand, but then at the same element (no `restrict`). */
 #include "codegen/group.h"
@@ -18,10 +19,10 @@ typedef struct {
     Sbuf body, head;
     const char *used[MAX_USED];
     uint32_t nused;
-    uint32_t folds;              /* bit op kind * NDTYPE + dtype: fold functions printed */
-    bool *need;                  /* items that the running pass needs */
-    int64_t columns;             /* columns of a block */
-    const char *vec_index;       /* text of the vector loop's index */
+    uint32_t folds;        /* bit op kind * NDTYPE + dtype: fold functions printed */
+    bool *need;            /* items that the running pass needs */
+    int64_t columns;       /* columns of a block */
+    const char *vec_index; /* text of the vector loop's index */
 } Print;
 
 #define P(...) sb_fmt(&p->body, __VA_ARGS__)
@@ -30,7 +31,9 @@ static const char *local_type(DType dt) {
     if (dt == DT_BOOL) return "_Bool";
     return c_type(dt == DT_BF16 ? DT_F32 : dt);
 }
-static DType local_dt(DType dt) { return dt == DT_BF16 ? DT_F32 : dt; }
+static DType local_dt(DType dt) {
+    return dt == DT_BF16 ? DT_F32 : dt;
+}
 
 static void use(Print *p, const char *name) {
     for (uint32_t i = 0; i < p->nused; i++)
@@ -47,8 +50,10 @@ static void put_index(Print *p, const Item *t) {
         if (t->stride[i] == 0) continue;
         if (any) sb_str(&p->body, " + ");
         any = true;
-        if (i == vec) sb_str(&p->body, p->vec_index);
-        else P("i%u", i);
+        if (i == vec)
+            sb_str(&p->body, p->vec_index);
+        else
+            P("i%u", i);
         if (t->stride[i] != 1) P(" * %lld", (long long)t->stride[i]);
     }
     if (!any) sb_chr(&p->body, '0');
@@ -91,8 +96,10 @@ static void put_store(Print *p, uint32_t k, const char *value) {
     const Item *t = &p->n->item[k];
     P("a%d[", t->arg_out);
     put_index(p, t);
-    if (t->dt == DT_BF16) use(p, "bf16"), P("] = bf16_store(%s);\n", value);
-    else P("] = %s;\n", value);
+    if (t->dt == DT_BF16)
+        use(p, "bf16"), P("] = bf16_store(%s);\n", value);
+    else
+        P("] = %s;\n", value);
 }
 
 /* ---- reductions */
@@ -115,12 +122,15 @@ static void combine(Print *p, Sbuf *out, Op op, DType dt, const char *x0, const 
 /* The combiner over vectors: `x1 > x0 ? x1 : x0` has no vector form in C, so the choice is made by masks. */
 static void vector_combine(Sbuf *out, Op op, const char *dt, const char *a, const char *b) {
     double id = identity(op);
-    if (id == 0) sb_fmt(out, "        %s = %s + %s;\n", a, a, b);
-    else sb_fmt(out, "        { m_%s m = (m_%s)(%s %c %s); %s = (v_%s)((m & (m_%s)%s) | (~m & (m_%s)%s)); }\n", dt, dt, b,
-                id < 0 ? '>' : '<', a, a, dt, dt, b, dt, a);
+    if (id == 0)
+        sb_fmt(out, "        %s = %s + %s;\n", a, a, b);
+    else
+        sb_fmt(out, "        { m_%s m = (m_%s)(%s %c %s); %s = (v_%s)((m & (m_%s)%s) | (~m & (m_%s)%s)); }\n",
+               dt, dt, b, id < 0 ? '>' : '<', a, a, dt, dt, b, dt, a);
 }
 
-/* fold_<op>_<dt>: a block of m elements (padded with the identity) into 16 lanes; tree_<op>_<dt>: lanes into one. */
+/* fold_<op>_<dt>: a block of m elements (padded with the identity) into 16 lanes; tree_<op>_<dt>: lanes into
+ * one. */
 static void need_fold(Print *p, Op op, DType dt) {
     uint32_t bit = 1u << ((identity(op) == 0 ? 0u : identity(op) < 0 ? 1u : 2u) * NDTYPE + dt);
     if (p->folds & bit) return;
@@ -131,10 +141,12 @@ static void need_fold(Print *p, Op op, DType dt) {
     const char *c = c_type(dt), *d = dtype_name[dt], *o = op_info[op].name;
     if (!types) {
         sb_fmt(h, "typedef %s v_%s __attribute__((vector_size(64), may_alias));\n", c, d);
-        sb_fmt(h, "typedef %s m_%s __attribute__((vector_size(64), may_alias));\n", dt == DT_F64 ? "long" : "int", d);
+        sb_fmt(h, "typedef %s m_%s __attribute__((vector_size(64), may_alias));\n",
+               dt == DT_F64 ? "long" : "int", d);
     }
     int nv = LANES * dtype_bytes[dt] / 64;
-    sb_fmt(h, "static inline __attribute__((always_inline)) void fold_%s_%s(%s *acc, %s *b, long m) {\n", o, d, c, c);
+    sb_fmt(h, "static inline __attribute__((always_inline)) void fold_%s_%s(%s *acc, %s *b, long m) {\n", o,
+           d, c, c);
     sb_fmt(h, "    for (long q = m; q & %d; q++) b[q] = ", LANES - 1);
     put_identity(h, op, dt);
     sb_str(h, ";\n");
@@ -148,7 +160,8 @@ static void need_fold(Print *p, Op op, DType dt) {
     sb_str(h, "    }\n");
     for (int v = 0; v < nv; v++) sb_fmt(h, "    ((v_%s *)acc)[%d] = x%d;\n", d, v, v);
     sb_fmt(h, "}\nstatic inline __attribute__((always_inline)) %s tree_%s_%s(%s *acc) {\n", c, o, d, c);
-    sb_fmt(h, "    for (int n = %d; n > 0; n /= 2)\n        for (int l = 0; l < n; l++) acc[l] = ", LANES / 2);
+    sb_fmt(h,
+           "    for (int n = %d; n > 0; n /= 2)\n        for (int l = 0; l < n; l++) acc[l] = ", LANES / 2);
     combine(p, h, op, dt, "acc[l]", "acc[l + n]");
     sb_str(h, ";\n    return acc[0];\n}\n");
 }
@@ -160,8 +173,12 @@ static void mark(Print *p, uint32_t k) {
     for (uint32_t i = 0; i < t->nin && t->kind == IT_EW; i++) mark(p, t->in[i]);
 }
 
-static bool reduces_in(const Item *t, uint32_t pass) { return t->kind == IT_REDUCE && t->level == pass + 1; }
-static bool stores_in(const Nest *n, const Item *t, uint32_t pass) { return t->arg_out >= 0 && t->full && pass + 1 == n->nloop; }
+static bool reduces_in(const Item *t, uint32_t pass) {
+    return t->kind == IT_REDUCE && t->level == pass + 1;
+}
+static bool stores_in(const Nest *n, const Item *t, uint32_t pass) {
+    return t->arg_out >= 0 && t->full && pass + 1 == n->nloop;
+}
 
 /* Items that pass `pass` computes: what its reductions and, in the last pass, its results are made of. */
 static void need_of(Print *p, uint32_t pass) {
@@ -173,7 +190,9 @@ static void need_of(Print *p, uint32_t pass) {
     }
 }
 
-static void put_ivdep(Print *p) { P("IVDEP\n"); }
+static void put_ivdep(Print *p) {
+    P("IVDEP\n");
+}
 
 /* ---- element-wise and row nests */
 static void row_values(Print *p, uint32_t level) {
@@ -204,26 +223,33 @@ static void row_pass(Print *p, uint32_t pass) {
         if (!reduces_in(t, pass)) continue;
         DType dt = local_dt(t->dt);
         need_fold(p, t->op, dt);
-        P("%s s%u[%d] __attribute__((aligned(64)));\nfor (int l = 0; l < %d; l++) s%u[l] = ", c_type(dt), k, LANES, LANES, k);
+        P("%s s%u[%d] __attribute__((aligned(64)));\nfor (int l = 0; l < %d; l++) s%u[l] = ", c_type(dt), k,
+          LANES, LANES, k);
         put_identity(&p->body, t->op, dt);
         P(";\n");
     }
-    for (uint32_t i = n->nouter; i < last; i++) P("for (long i%u = 0; i%u < %lld; i%u++) {\n", i, i, (long long)n->size[i], i);
+    for (uint32_t i = n->nouter; i < last; i++)
+        P("for (long i%u = 0; i%u < %lld; i%u++) {\n", i, i, (long long)n->size[i], i);
     for (uint32_t k = 0; k < n->nitem; k++)
         if (p->need[k] && !n->item[k].vec) put_value(p, k);
     P("for (long j = 0; j < %lld; j += %lld) {\n", (long long)size, (long long)(block ? block : 1));
-    if (block && size % block == 0) P("const long m = %lld;\n", (long long)block);
-    else P("const long m = %lld - j < %lld ? %lld - j : %lld;\n", (long long)size, (long long)block, (long long)size, (long long)block);
+    if (block && size % block == 0)
+        P("const long m = %lld;\n", (long long)block);
+    else
+        P("const long m = %lld - j < %lld ? %lld - j : %lld;\n", (long long)size, (long long)block,
+          (long long)size, (long long)block);
     for (uint32_t k = 0; k < n->nitem; k++)
         if (reduces_in(&n->item[k], pass))
-            P("%s b%u[%lld] __attribute__((aligned(64)));\n", c_type(local_dt(n->item[k].dt)), k, (long long)((block + LANES) / LANES * LANES));
+            P("%s b%u[%lld] __attribute__((aligned(64)));\n", c_type(local_dt(n->item[k].dt)), k,
+              (long long)((block + LANES) / LANES * LANES));
     put_ivdep(p);
     P("for (long q = 0; q < m; q++) {\n");
     vector_body(p, pass);
     P("}\n");
     for (uint32_t k = 0; k < n->nitem; k++) {
         const Item *t = &n->item[k];
-        if (reduces_in(t, pass)) P("fold_%s_%s(s%u, b%u, m);\n", op_info[t->op].name, dtype_name[local_dt(t->dt)], k, k);
+        if (reduces_in(t, pass))
+            P("fold_%s_%s(s%u, b%u, m);\n", op_info[t->op].name, dtype_name[local_dt(t->dt)], k, k);
     }
     for (uint32_t i = n->nouter; i < last + 1; i++) P("}\n");
     for (uint32_t k = 0; k < n->nitem; k++) {
@@ -231,19 +257,21 @@ static void row_pass(Print *p, uint32_t pass) {
         if (!reduces_in(t, pass)) continue;
         bool half = t->dt == DT_BF16;
         if (half) use(p, "bf16");
-        P("%s t%u = %stree_%s_%s(s%u)%s;\n", local_type(t->dt), k, half ? "bf16_round(" : "", op_info[t->op].name,
-          dtype_name[local_dt(t->dt)], k, half ? ")" : "");
+        P("%s t%u = %stree_%s_%s(s%u)%s;\n", local_type(t->dt), k, half ? "bf16_round(" : "",
+          op_info[t->op].name, dtype_name[local_dt(t->dt)], k, half ? ")" : "");
     }
 }
 
 /* for w over the pieces of this part, and the outer indices 0 .. count - 1 from w / div. */
 static void open_pieces(Print *p, int64_t pieces) {
-    P("const long w0 = %lldL * part / nparts, w1 = %lldL * (part + 1) / nparts;\n", (long long)pieces, (long long)pieces);
+    P("const long w0 = %lldL * part / nparts, w1 = %lldL * (part + 1) / nparts;\n", (long long)pieces,
+      (long long)pieces);
     P("for (long w = w0; w < w1; w++) {\n");
 }
 static void outer_indices(Print *p, uint32_t count, int64_t div) {
     for (uint32_t i = count; i-- > 0;) {
-        P("const long i%u = w / %lld %% %lld;\n", i, (long long)(div ? div : 1), (long long)(p->n->size[i] ? p->n->size[i] : 1));
+        P("const long i%u = w / %lld %% %lld;\n", i, (long long)(div ? div : 1),
+          (long long)(p->n->size[i] ? p->n->size[i] : 1));
         div *= p->n->size[i];
     }
 }
@@ -270,18 +298,23 @@ static void print_rows(Print *p) {
 
 static void print_elements(Print *p) {
     const Nest *n = p->n;
-    int64_t size = n->size[n->nouter], block = size <= 2 * EW_BLOCK ? size : EW_BLOCK, per = block ? (size + block - 1) / block : 0;
+    int64_t size = n->size[n->nouter], block = size <= 2 * EW_BLOCK ? size : EW_BLOCK,
+            per = block ? (size + block - 1) / block : 0;
     p->vec_index = "q";
     open_pieces(p, product(n->size, n->nouter) * per);
     outer_indices(p, n->nouter, per);
-    if (per > 1) P("const long q0 = w %% %lld * %lld, q1 = q0 + %lld < %lld ? q0 + %lld : %lld;\n", (long long)per, (long long)block,
-                   (long long)block, (long long)size, (long long)block, (long long)size);
+    if (per > 1)
+        P("const long q0 = w %% %lld * %lld, q1 = q0 + %lld < %lld ? q0 + %lld : %lld;\n", (long long)per,
+          (long long)block, (long long)block, (long long)size, (long long)block, (long long)size);
     row_values(p, 0);
     need_of(p, 0);
     if (size != 1) put_ivdep(p);
-    if (per > 1) P("for (long q = q0; q < q1; q++) {\n");
-    else if (size == 1) P("{\nconst long q = 0;\n");
-    else P("for (long q = 0; q < %lld; q++) {\n", (long long)size);
+    if (per > 1)
+        P("for (long q = q0; q < q1; q++) {\n");
+    else if (size == 1)
+        P("{\nconst long q = 0;\n");
+    else
+        P("for (long q = 0; q < %lld; q++) {\n", (long long)size);
     vector_body(p, 0);
     P("}\n}\n");
 }
@@ -307,11 +340,13 @@ static void column_pass(Print *p, uint32_t pass) {
     for (uint32_t k = 0; k < n->nitem; k++) {
         const Item *t = &n->item[k];
         if (!reduces_in(t, pass)) continue;
-        P("%s r%u[%lld] __attribute__((aligned(64)));\nfor (long c = 0; c < C; c++) r%u[c] = ", local_type(t->dt), k, (long long)p->columns, k);
+        P("%s r%u[%lld] __attribute__((aligned(64)));\nfor (long c = 0; c < C; c++) r%u[c] = ",
+          local_type(t->dt), k, (long long)p->columns, k);
         put_identity(&p->body, t->op, local_dt(t->dt));
         P(";\n");
     }
-    for (uint32_t i = n->nouter; i < all; i++) P("for (long i%u = 0; i%u < %lld; i%u++) {\n", i, i, (long long)n->size[i], i);
+    for (uint32_t i = n->nouter; i < all; i++)
+        P("for (long i%u = 0; i%u < %lld; i%u++) {\n", i, i, (long long)n->size[i], i);
     put_ivdep(p);
     P("for (long c = 0; c < C; c++) {\n");
     for (uint32_t k = 0; k < n->nitem; k++)
@@ -365,7 +400,9 @@ static void print_columns(Print *p) {
     }
     P("}\nvoid k(void *const *p, int part, int nparts) {\n");
     open_pieces(p, product(n->size, n->nouter - 1) * per);
-    if (rest) P("if (w %% %lld == %lld) columns(p, w, %lld);\nelse ", (long long)per, (long long)(per - 1), (long long)rest);
+    if (rest)
+        P("if (w %% %lld == %lld) columns(p, w, %lld);\nelse ", (long long)per, (long long)(per - 1),
+          (long long)rest);
     P("columns(p, w, %lld);\n}\n}\n", (long long)block);
 }
 
@@ -374,12 +411,15 @@ void nest_print(const Nest *n, CpuLevel level, Sbuf *out) {
     sb_init(&p->body, out->a);
     sb_init(&p->head, out->a);
     p->need = NEWN(out->a, bool, n->nitem);
-    if (n->column) print_columns(p);
+    if (n->column)
+        print_columns(p);
     else {
         P("void k(void *const *p, int part, int nparts) {\n");
         put_arguments(p);
-        if (n->reduces) print_rows(p);
-        else print_elements(p);
+        if (n->reduces)
+            print_rows(p);
+        else
+            print_elements(p);
         P("}\n");
     }
     sb_str(out, "#ifdef __clang__\n#define IVDEP _Pragma(\"clang loop vectorize(assume_safety)\")\n#else\n"

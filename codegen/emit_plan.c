@@ -1,5 +1,5 @@
-/* emit_plan.c: ST_PLANNED graphs to a Plan: instructions in the order of the nodes, one row per distinct kernel source,
- * state rows, inputs and outputs. The graph has decided everything; nothing is chosen here. */
+/* emit_plan.c: ST_PLANNED graphs to a Plan: instructions in the order of the nodes, one row per distinct
+ * kernel source, state rows, inputs and outputs. The graph has decided everything; nothing is chosen here. */
 #include "codegen/emit.h"
 
 #include <string.h>
@@ -10,17 +10,25 @@ typedef struct {
     Emit e;
     const Graph *g;
     PlanProgram *program;
-    StrMap *kernels, *states;          /* source, "MODEL/NAME role" -> row */
+    StrMap *kernels, *states; /* source, "MODEL/NAME role" -> row */
     KernelSource *source;
     uint32_t source_cap, kernel_cap, state_cap, instr_cap, addr_cap;
     Uses uses;
-    bool checked;                      /* the I_CHECKs of this program stand */
+    bool checked; /* the I_CHECKs of this program stand */
 } EmitPlan;
 
-static PlanDType plan_dtype(DType t) { return (PlanDType)t; }
-static PlanAddr whole(PlanAddr p) { return (PlanAddr){p.arena, p.off, 0}; }
-static bool is_state(Op op) { return op == OP_param || op == OP_state; }
-static int64_t micro_of(const Graph *g) { return g->micro.i < g->ndim ? g->dim[g->micro.i].size : 1; }
+static PlanDType plan_dtype(DType t) {
+    return (PlanDType)t;
+}
+static PlanAddr whole(PlanAddr p) {
+    return (PlanAddr){p.arena, p.off, 0};
+}
+static bool is_state(Op op) {
+    return op == OP_param || op == OP_state;
+}
+static int64_t micro_of(const Graph *g) {
+    return g->micro.i < g->ndim ? g->dim[g->micro.i].size : 1;
+}
 
 /* Dims and sizes of a value without micro; true if it had micro. */
 static bool put_type(EmitPlan *x, const Type *t, uint32_t *ndim, const char **dim, int64_t *size) {
@@ -43,10 +51,12 @@ static const char *state_key(EmitPlan *x, const char *model, const char *name, c
     return arena_fmt(x->a, "%s/%s %s", model, name, role);
 }
 
-/* The row of a leaf, without its offset. Moments take names, axes and halves from the parameter that they belong to. */
+/* The row of a leaf, without its offset. Moments take names, axes and halves from the parameter that they
+ * belong to. */
 static PlanState state_row(EmitPlan *x, const Node *n) {
     const Graph *g = x->g;
-    PlanState s = {.model = "", .hf = "", .axes = "", .halves = "", .stream = (uint32_t)attr_int(g, n, "stream")};
+    PlanState s = {
+        .model = "", .hf = "", .axes = "", .halves = "", .stream = (uint32_t)attr_int(g, n, "stream")};
     const Type *t = &g->value[n->out0].ty;
     put_type(x, t, &s.ndim, s.dim, s.size);
     s.dtype = plan_dtype(t->dt);
@@ -82,7 +92,8 @@ static PlanState state_row(EmitPlan *x, const Node *n) {
     return s;
 }
 
-/* Rows of the states that no program before has; in the second program known ones move to where the first put them. */
+/* Rows of the states that no program before has; in the second program known ones move to where the first put
+ * them. */
 static void add_states(EmitPlan *x, Graph *g) {
     for (uint32_t i = 0; i < g->nnode; i++) {
         const Node *n = &g->node[i];
@@ -94,7 +105,8 @@ static void add_states(EmitPlan *x, Graph *g) {
         uint32_t row;
         if (strmap_get(x->states, key, &row)) {
             const PlanState *k = &x->p->state[row];
-            wm_check(x->a, k->dtype == s.dtype && k->ndim == s.ndim, "the programs disagree on the type of %s", key);
+            wm_check(x->a, k->dtype == s.dtype && k->ndim == s.ndim,
+                     "the programs disagree on the type of %s", key);
             s.off = k->off;
         } else {
             int64_t bytes = (type_bytes(g, &v->ty) + 63) / 64 * 64;
@@ -130,7 +142,8 @@ static uint32_t kernel_row(EmitPlan *x, const Launch *l) {
     uint32_t row;
     if (strmap_get(x->kernels, l->source, &row)) {
         PlanKernel *k = &p->kernel[row];
-        wm_check(x->a, k->narg == l->narg && k->nwrite == l->nwrite, "one source with %u and %u arguments", k->narg, l->narg);
+        wm_check(x->a, k->narg == l->narg && k->nwrite == l->nwrite, "one source with %u and %u arguments",
+                 k->narg, l->narg);
         for (uint32_t i = 0; i < l->narg; i++)
             if (l->arg_bytes[i] > k->arg_bytes[i]) k->arg_bytes[i] = l->arg_bytes[i];
         return row;
@@ -148,7 +161,8 @@ static uint32_t kernel_row(EmitPlan *x, const Launch *l) {
     return row;
 }
 
-/* One check each of the sum of the losses and of the gradient norm, before the first instruction that writes a state. */
+/* One check each of the sum of the losses and of the gradient norm, before the first instruction that writes
+ * a state. */
 static void add_checks(EmitPlan *x) {
     static const char *const kind[] = {"total", "grad_norm"};
     static const char *const text[] = {"the loss", "the gradient norm"};
@@ -188,8 +202,10 @@ static void add_sums(EmitPlan *x, ValueId v) {
         NodeId id = x->uses.use[k];
         const Node *n = &g->node[id.i];
         if (n->op != OP_micro_sum || !emit_has_memory(&x->e, (ValueId){n->out0})) continue;
-        PlanAddr arg[3] = {emit_value(&x->e, (ValueId){n->out0}), emit_value(&x->e, v), {ARENA_WORK, n->ws_off, 0}};
-        PlanInstr *in = add_instr(x, I_ACCUM, arg, micro_of(g) > 3 ? 3 : 2, id.i); /* deeper than the sum itself */
+        PlanAddr arg[3] = {
+            emit_value(&x->e, (ValueId){n->out0}), emit_value(&x->e, v), {ARENA_WORK, n->ws_off, 0}};
+        PlanInstr *in =
+            add_instr(x, I_ACCUM, arg, micro_of(g) > 3 ? 3 : 2, id.i); /* deeper than the sum itself */
         in->dtype = plan_dtype(value_type(g, v)->dt);
         in->count = type_count(g, &g->value[n->out0].ty);
     }
@@ -198,7 +214,8 @@ static void add_sums(EmitPlan *x, ValueId v) {
 static bool needs_kernel(const EmitPlan *x, uint32_t first, uint32_t count) {
     for (uint32_t i = first; i < first + count; i++) {
         const Node *n = &x->g->node[i];
-        if (is_state(n->op) || n->op == OP_input || n->op == OP_scalar || op_info[n->op].kind == K_TREE) continue;
+        if (is_state(n->op) || n->op == OP_input || n->op == OP_scalar || op_info[n->op].kind == K_TREE)
+            continue;
         for (uint32_t k = 0; k < n->nout; k++)
             if (emit_has_memory(&x->e, (ValueId){n->out0 + k})) return true;
     }
@@ -211,7 +228,8 @@ static bool add_unit(EmitPlan *x, uint32_t first, uint32_t count) {
     OpKind kind = op_info[n->op].kind;
     if (needs_kernel(x, first, count)) {
         bool group = count > 1 || kind == K_EW || kind == K_REDUCE;
-        if (!(group ? emit_group(&x->e, (NodeId){first}, count) : emit_custom(&x->e, (NodeId){first}))) return false;
+        if (!(group ? emit_group(&x->e, (NodeId){first}, count) : emit_custom(&x->e, (NodeId){first})))
+            return false;
         add_launches(x);
     }
     for (uint32_t i = first; i < first + count; i++)
@@ -227,10 +245,10 @@ static void add_copies(EmitPlan *x) {
         if (strcmp(r->kind, "next") != 0) continue;
         for (uint32_t i = 0; i < g->nnode; i++) {
             const Node *n = &g->node[i];
-            const char *name = !is_state(n->op) ? NULL
-                               : n->op == OP_state
-                                   ? attr_str(g, n, "name")
-                                   : arena_fmt(x->a, "%s/%s", attr_str(g, n, "model"), attr_str(g, n, "name"));
+            const char *name = !is_state(n->op)    ? NULL
+                               : n->op == OP_state ? attr_str(g, n, "name")
+                                                   : arena_fmt(x->a, "%s/%s", attr_str(g, n, "model"),
+                                                               attr_str(g, n, "name"));
             if (!name || strcmp(name, r->name) != 0) continue;
             PlanAddr arg[2] = {emit_value(&x->e, (ValueId){n->out0}), emit_value(&x->e, r->v)};
             if (arg[0].arena == arg[1].arena && arg[0].off == arg[1].off) break;
@@ -272,8 +290,10 @@ static void add_input(EmitPlan *x, const Node *n) {
     const Value *val = &x->g->value[v.i];
     if (!emit_has_memory(&x->e, v)) return;
     PlanInput *in = &p->input[p->ninput++];
-    *in = (PlanInput){.kind = n->op == OP_input ? "data" : "scalar", .name = attr_str(x->g, n, "name"),
-                      .dtype = plan_dtype(val->ty.dt), .at = {val->arena, val->off, n->op == OP_input ? val->stride : 0}};
+    *in = (PlanInput){.kind = n->op == OP_input ? "data" : "scalar",
+                      .name = attr_str(x->g, n, "name"),
+                      .dtype = plan_dtype(val->ty.dt),
+                      .at = {val->arena, val->off, n->op == OP_input ? val->stride : 0}};
     put_type(x, &val->ty, &in->ndim, in->dim, in->size);
 }
 
@@ -289,7 +309,10 @@ static void add_outputs(EmitPlan *x) {
         if (strcmp(r->kind, "next") == 0) continue;
         const Value *v = &g->value[r->v.i];
         PlanOutput *out = &p->output[p->noutput++];
-        *out = (PlanOutput){.kind = r->kind, .name = r->name, .dtype = plan_dtype(v->ty.dt), .at = whole(emit_value(&x->e, r->v))};
+        *out = (PlanOutput){.kind = r->kind,
+                            .name = r->name,
+                            .dtype = plan_dtype(v->ty.dt),
+                            .at = whole(emit_value(&x->e, r->v))};
         out->per_micro = put_type(x, &v->ty, &out->ndim, out->dim, out->size);
         if (out->per_micro) out->at.stride = v->stride;
     }
@@ -310,7 +333,8 @@ static bool add_program(EmitPlan *x, const char *name, const Graph *planned, Cpu
     add_outputs(x);
     if (!add_sections(x)) return false;
     for (uint32_t i = 0; i < g->nnode; i++)
-        x->program->flops += node_flops(g, &g->node[i]) * (g->node[i].section & 1 ? (double)x->program->micro : 1);
+        x->program->flops +=
+            node_flops(g, &g->node[i]) * (g->node[i].section & 1 ? (double)x->program->micro : 1);
     x->program->note = g->note;
     x->program->nnote = g->nnote;
     Sbuf ir;
@@ -323,8 +347,12 @@ static bool add_program(EmitPlan *x, const char *name, const Graph *planned, Cpu
 
 bool codegen_emit(Arena *a, const EmitInput *in, Plan *plan, KernelSource **source, Diags *d) {
     EmitPlan x = {.a = a, .p = plan, .kernels = strmap_new(a), .states = strmap_new(a)};
-    *plan = (Plan){.built = WM_VERSION, .graph_name = in->train->name, .graph_hash = in->graph_hash ? in->graph_hash : "",
-                   .config_hash = in->config_hash ? in->config_hash : "", .seq = in->seq, .real = PD_F32};
+    *plan = (Plan){.built = WM_VERSION,
+                   .graph_name = in->train->name,
+                   .graph_hash = in->graph_hash ? in->graph_hash : "",
+                   .config_hash = in->config_hash ? in->config_hash : "",
+                   .seq = in->seq,
+                   .real = PD_F32};
     plan->program = NEWN(a, PlanProgram, 2);
     const Graph *g = in->train;
     plan->batch = g->batch.i < g->ndim ? g->dim[g->batch.i].size : 1;

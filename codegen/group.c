@@ -1,10 +1,11 @@
 /* group.c: a fusion group (or one element-wise or reducing node) as a loop nest over one iteration space.
  *
- * The space has outer dims, which every result keeps and which are cut into pieces, and inner dims, which all reductions
- * of the group remove. Values follow one another in levels: a reduction ends a pass over the inner dims, what depends on
- * it belongs to the next. What several passes need is computed again in each: element-wise work on a row in the cache
- * costs less than a buffer. Results are stored in the last pass only, so a result may lie on an operand of equal shape.
- * How a reduction is ordered follows from its node alone, never from its neighbours: fusing changes no bit. */
+ * The space has outer dims, which every result keeps and which are cut into pieces, and inner dims, which all
+ * reductions of the group remove. Values follow one another in levels: a reduction ends a pass over the inner
+ * dims, what depends on it belongs to the next. What several passes need is computed again in each:
+ * element-wise work on a row in the cache costs less than a buffer. Results are stored in the last pass only,
+ * so a result may lie on an operand of equal shape. How a reduction is ordered follows from its node alone,
+ * never from its neighbours: fusing changes no bit. */
 #include "codegen/group.h"
 
 #include <string.h>
@@ -13,15 +14,21 @@ typedef struct {
     Emit *e;
     const Graph *g;
     Nest *n;
-    DimId dim[MAX_DIMS];         /* loops before merging: outer, then inner; dims of size 1 have none */
+    DimId dim[MAX_DIMS]; /* loops before merging: outer, then inner; dims of size 1 have none */
     uint32_t nouter, ninner;
     NodeId first;
     uint32_t count;
 } Build;
 
-static const Node *node_at(const Build *b, uint32_t i) { return &b->g->node[b->first.i + i]; }
-static OpKind kind_of(const Node *n) { return op_info[n->op].kind; }
-static int64_t dim_size(const Build *b, DimId d) { return b->g->dim[d.i].size; }
+static const Node *node_at(const Build *b, uint32_t i) {
+    return &b->g->node[b->first.i + i];
+}
+static OpKind kind_of(const Node *n) {
+    return op_info[n->op].kind;
+}
+static int64_t dim_size(const Build *b, DimId d) {
+    return b->g->dim[d.i].size;
+}
 
 static bool in_list(const DimId *d, uint32_t n, DimId x) {
     for (uint32_t i = 0; i < n; i++)
@@ -38,7 +45,8 @@ static int32_t item_of(const Build *b, ValueId v) {
 
 static uint32_t new_item(Build *b, ItemKind kind, ValueId v) {
     uint32_t i = b->n->nitem++;
-    b->n->item[i] = (Item){.kind = kind, .v = v, .dt = value_type(b->g, v)->dt, .arg_in = NONE, .arg_out = NONE};
+    b->n->item[i] =
+        (Item){.kind = kind, .v = v, .dt = value_type(b->g, v)->dt, .arg_in = NONE, .arg_out = NONE};
     return i;
 }
 
@@ -88,8 +96,10 @@ static void find_space(Build *b) {
     for (uint32_t i = 0; i < space->ndim; i++) {
         DimId d = space->dim[i];
         if (dim_size(b, d) == 1) continue;
-        if (in_list(over, nover, d)) inner[b->ninner++] = d;
-        else b->dim[b->nouter++] = d;
+        if (in_list(over, nover, d))
+            inner[b->ninner++] = d;
+        else
+            b->dim[b->nouter++] = d;
     }
     if (!b->n->reduces && b->nouter > 0) inner[b->ninner++] = b->dim[--b->nouter];
     memcpy(b->dim + b->nouter, inner, b->ninner * sizeof *inner);
@@ -110,7 +120,8 @@ static void check_item(const Build *b, const Item *t) {
     uint32_t have = 0, all = b->nouter + b->ninner;
     for (uint32_t i = 0; i < ty->ndim; i++) {
         if (dim_size(b, ty->dim[i]) == 1) continue;
-        wm_check(b->e->a, in_list(b->dim, all, ty->dim[i]), "group: value %u has a dim outside the space", t->v.i);
+        wm_check(b->e->a, in_list(b->dim, all, ty->dim[i]), "group: value %u has a dim outside the space",
+                 t->v.i);
         have++;
     }
     if (t->arg_out >= 0)
@@ -125,15 +136,21 @@ static void check_item(const Build *b, const Item *t) {
     for (uint32_t i = 0; i < x->ndim; i++) { /* inner dims in the order of the loops */
         if (dim_size(b, x->dim[i]) == 1) continue;
         last = in_list(over, nover, x->dim[i]);
-        if (last) wm_check(b->e->a, at < all && b->dim[at++].i == x->dim[i].i, "group: reductions over different dims");
-        else kept++;
+        if (last)
+            wm_check(b->e->a, at < all && b->dim[at++].i == x->dim[i].i,
+                     "group: reductions over different dims");
+        else
+            kept++;
     }
     wm_check(b->e->a, at == all && kept == b->nouter, "group: reductions over different dims");
-    wm_check(b->e->a, b->ninner == 0 || b->n->column == (last == 0), "group: reductions along and across the last dim");
+    wm_check(b->e->a, b->ninner == 0 || b->n->column == (last == 0),
+             "group: reductions along and across the last dim");
 }
 
 /* ---- loops */
-static bool in_memory(const Item *t) { return t->arg_in >= 0 || t->arg_out >= 0; }
+static bool in_memory(const Item *t) {
+    return t->arg_in >= 0 || t->arg_out >= 0;
+}
 
 static void drop_loop(Nest *n, uint32_t at) {
     uint32_t all = n->nouter + n->ninner;
@@ -155,23 +172,28 @@ static void merge(Nest *n, uint32_t i) { /* loops i and i + 1 become one */
     drop_loop(n, i);
 }
 
-/* Loops merge where all values in memory allow. In a reduction the last inner loop decides the lanes, so it only takes in
- * others if its lanes are full either way; without reductions all loops are free, and the last one is the vector loop. */
+/* Loops merge where all values in memory allow. In a reduction the last inner loop decides the lanes, so it
+ * only takes in others if its lanes are full either way; without reductions all loops are free, and the last
+ * one is the vector loop. */
 static void make_loops(Build *b) {
     Nest *n = b->n;
     n->nouter = b->nouter;
     n->ninner = b->ninner;
     for (uint32_t i = 0; i < b->nouter + b->ninner; i++) n->size[i] = dim_size(b, b->dim[i]);
     for (uint32_t k = 0; k < n->nitem; k++)
-        if (in_memory(&n->item[k])) emit_strides(b->e, n->item[k].v, b->dim, b->nouter + b->ninner, n->item[k].stride);
+        if (in_memory(&n->item[k]))
+            emit_strides(b->e, n->item[k].v, b->dim, b->nouter + b->ninner, n->item[k].stride);
     if (n->ninner == 0) n->size[n->nouter + n->ninner++] = 1;
     for (uint32_t i = n->nouter + n->ninner - 1; i-- > 0;) {
         bool inner = i >= n->nouter, border = i + 1 == n->nouter;
-        bool lanes = n->reduces && inner && i + 2 == n->nouter + n->ninner && n->size[i + 1] % LANES != 0 && !n->column;
+        bool lanes = n->reduces && inner && i + 2 == n->nouter + n->ninner && n->size[i + 1] % LANES != 0 &&
+                     !n->column;
         if ((border && n->reduces) || lanes || !can_merge(n, i)) continue;
         merge(n, i);
-        if (inner || border) n->ninner -= inner, n->nouter -= border;
-        else n->nouter--;
+        if (inner || border)
+            n->ninner -= inner, n->nouter -= border;
+        else
+            n->nouter--;
     }
 }
 
@@ -224,7 +246,8 @@ static bool finish(Build *b) {
     }
     const Node *node = node_at(b, 0);
     const char *shape = !n->reduces ? "" : n->column ? ", columns" : ", rows";
-    const char *what = b->count == 1 ? arena_fmt(e->a, "%s %s%s", op_info[node->op].name, dtype_name[n->item[n->nitem - 1].dt], shape)
+    const char *what = b->count == 1 ? arena_fmt(e->a, "%s %s%s", op_info[node->op].name,
+                                                 dtype_name[n->item[n->nitem - 1].dt], shape)
                                      : arena_fmt(e->a, "fused %u nodes%s", b->count, shape);
     emit_launch(e, b->first, what, &source, arg, bytes, n->narg, n->nwrite);
     return true;
@@ -238,7 +261,8 @@ bool emit_group(Emit *e, NodeId first, uint32_t count) {
     b.n->arg_dt = NEWN(e->a, DType, most);
     for (uint32_t i = 0; i < count; i++) {
         const Node *node = node_at(&b, i);
-        wm_check(e->a, kind_of(node) == K_EW || kind_of(node) == K_REDUCE, "%s in a fusion group", op_info[node->op].name);
+        wm_check(e->a, kind_of(node) == K_EW || kind_of(node) == K_REDUCE, "%s in a fusion group",
+                 op_info[node->op].name);
         add_node(&b, node);
     }
     add_outputs(&b);

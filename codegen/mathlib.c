@@ -3,14 +3,17 @@
 
 #include <string.h>
 
-typedef struct { const char *name, *needs, *text; } MathRow;
+typedef struct {
+    const char *name, *needs, *text;
+} MathRow;
 static const MathRow row[] = {
 #define MATH(name, needs, text) {#name, needs, text},
 #include "codegen/mathlib.inc"
 #undef MATH
 };
 enum { NROW = sizeof row / sizeof row[0] };
-static const char *const suffix[NDTYPE] = {[DT_F64] = "_f64", [DT_F32] = "_f32", [DT_BF16] = "_f32", [DT_I32] = "_f64", [DT_BOOL] = "_f64"};
+static const char *const suffix[NDTYPE] = {
+    [DT_F64] = "_f64", [DT_F32] = "_f32", [DT_BF16] = "_f32", [DT_I32] = "_f64", [DT_BOOL] = "_f64"};
 
 /* Row named `name`, or name with the dtype's suffix; n bytes of it. NROW: there is none. */
 static size_t find(const char *name, size_t n, DType dt) {
@@ -18,7 +21,8 @@ static size_t find(const char *name, size_t n, DType dt) {
     for (size_t i = 0; i < NROW; i++) {
         size_t len = strlen(row[i].name);
         if (len == n && memcmp(row[i].name, name, n) == 0) return i;
-        if (len == n + k && memcmp(row[i].name, name, n) == 0 && memcmp(row[i].name + n, suffix[dt], k) == 0) return i;
+        if (len == n + k && memcmp(row[i].name, name, n) == 0 && memcmp(row[i].name + n, suffix[dt], k) == 0)
+            return i;
     }
     return NROW;
 }

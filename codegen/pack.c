@@ -1,14 +1,16 @@
 /* pack.c: the file format of a cache entry, and several kernels as one compile unit.
  *
- * An entry is the object, a footer (identity of the toolchain, the sources) and a trailer of fixed size with sizes and
- * hashes of both: dlopen ignores what follows the object's sections, and a hit can compare sources byte for byte.
- * A unit renames by macros: every name that a kernel declares at file scope is its own, so kernels cannot clash. */
+ * An entry is the object, a footer (identity of the toolchain, the sources) and a trailer of fixed size with
+ * sizes and hashes of both: dlopen ignores what follows the object's sections, and a hit can compare sources
+ * byte for byte. A unit renames by macros: every name that a kernel declares at file scope is its own, so
+ * kernels cannot clash. */
 #include "codegen/pack.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static void put_trailer(char out[PACK_TRAILER + 1], size_t object_bytes, size_t footer_bytes, const char *oh, const char *fh) {
+static void put_trailer(char out[PACK_TRAILER + 1], size_t object_bytes, size_t footer_bytes, const char *oh,
+                        const char *fh) {
     char text[PACK_TRAILER + 1];
     int k = snprintf(text, sizeof text, "WMPACK1 %016llx %016llx %s %s", (unsigned long long)object_bytes,
                      (unsigned long long)footer_bytes, oh, fh);
@@ -23,8 +25,8 @@ static void put_text(Sbuf *out, const char *s, size_t n) {
     sb_put(out, s, n);
 }
 
-void pack_footer(Sbuf *out, const void *object, size_t object_bytes, const char *identity, const KernelSource *source,
-                 const uint32_t *which, uint32_t n) {
+void pack_footer(Sbuf *out, const void *object, size_t object_bytes, const char *identity,
+                 const KernelSource *source, const uint32_t *which, uint32_t n) {
     size_t at = out->len;
     put_text(out, identity, strlen(identity));
     sb_fmt(out, "%08x", n);
@@ -90,15 +92,21 @@ bool pack_parse(Arena *a, const char *bytes, size_t n, Pack *p) {
 }
 
 /* ---- units */
-static bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
-static bool digit(char c) { return c >= '0' && c <= '9'; }
+static bool letter(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+static bool digit(char c) {
+    return c >= '0' && c <= '9';
+}
 
 static bool is_keyword(const char *s, size_t n) {
     static const char *const word[] = {
-        "static", "inline", "const", "volatile", "void", "int", "float", "double", "unsigned", "signed", "char", "short",
-        "long", "struct", "union", "enum", "typedef", "extern", "register", "restrict", "return", "sizeof", "if", "else",
-        "for", "while", "do", "switch", "case", "default", "break", "continue", "goto", "asm", "typeof"};
-    if (n >= 2 && s[0] == '_' && (s[1] == '_' || (s[1] >= 'A' && s[1] <= 'Z'))) return true; /* the compiler's own */
+        "static",   "inline",   "const",   "volatile", "void",     "int",   "float", "double",  "unsigned",
+        "signed",   "char",     "short",   "long",     "struct",   "union", "enum",  "typedef", "extern",
+        "register", "restrict", "return",  "sizeof",   "if",       "else",  "for",   "while",   "do",
+        "switch",   "case",     "default", "break",    "continue", "goto",  "asm",   "typeof"};
+    if (n >= 2 && s[0] == '_' && (s[1] == '_' || (s[1] >= 'A' && s[1] <= 'Z')))
+        return true; /* the compiler's own */
     for (size_t i = 0; i < WM_LEN(word); i++)
         if (strlen(word[i]) == n && memcmp(word[i], s, n) == 0) return true;
     return false;
@@ -142,7 +150,8 @@ static size_t skip_directive(const char *s, size_t n, size_t i, Names *macro) {
     return i;
 }
 
-/* Names that a source declares at file scope, constants of its enums included, and the macros that it defines. */
+/* Names that a source declares at file scope, constants of its enums included, and the macros that it
+ * defines. */
 static void collect(const char *s, size_t n, Names *scope, Names *macro) {
     int depth = 0;
     bool line_start = true, in_enum = false;
@@ -167,9 +176,12 @@ static void collect(const char *s, size_t n, Names *scope, Names *macro) {
         }
         size_t b = i;
         while (i < n && (letter(s[i]) || digit(s[i]))) i++;
-        if (i - b == 13 && memcmp(s + b, "__attribute__", 13) == 0) i = skip_parens(s, n, i);
-        else if (depth == 0 && i - b == 4 && memcmp(s + b, "enum", 4) == 0) in_enum = true;
-        else if ((depth == 0 || (depth == 1 && in_enum)) && !is_keyword(s + b, i - b)) names_add(scope, s + b, i - b);
+        if (i - b == 13 && memcmp(s + b, "__attribute__", 13) == 0)
+            i = skip_parens(s, n, i);
+        else if (depth == 0 && i - b == 4 && memcmp(s + b, "enum", 4) == 0)
+            in_enum = true;
+        else if ((depth == 0 || (depth == 1 && in_enum)) && !is_keyword(s + b, i - b))
+            names_add(scope, s + b, i - b);
     }
 }
 
@@ -178,7 +190,8 @@ void pack_unit(Arena *a, Sbuf *out, const KernelSource *source, const uint32_t *
         const KernelSource *k = &source[which[i]];
         Names scope = {a, strmap_new(a), NULL, 0, 0}, macro = {a, strmap_new(a), NULL, 0, 0};
         collect(k->source, k->len, &scope, &macro);
-        for (uint32_t j = 0; j < scope.n; j++) sb_fmt(out, "#define %s %s_%u\n", scope.name[j], scope.name[j], i);
+        for (uint32_t j = 0; j < scope.n; j++)
+            sb_fmt(out, "#define %s %s_%u\n", scope.name[j], scope.name[j], i);
         sb_put(out, k->source, k->len);
         sb_chr(out, '\n');
         for (uint32_t j = 0; j < scope.n; j++) sb_fmt(out, "#undef %s\n", scope.name[j]);

@@ -1,4 +1,5 @@
-/* pack.h: private to codegen/. A cache entry: one shared object with the sources of its kernels, in one file. */
+/* pack.h: private to codegen/. A cache entry: one shared object with the sources of its kernels, in one file.
+ */
 #ifndef WM_PACK_H
 #define WM_PACK_H
 
@@ -15,11 +16,13 @@ typedef struct {
 } Pack;
 
 /* Footer and trailer that go behind an object of these bytes. */
-void pack_footer(Sbuf *out, const void *object, size_t object_bytes, const char *identity, const KernelSource *source,
-                 const uint32_t *which, uint32_t n);
-/* Reads a whole entry; false for anything that pack_footer did not write behind just this object. Trusts nothing. */
+void pack_footer(Sbuf *out, const void *object, size_t object_bytes, const char *identity,
+                 const KernelSource *source, const uint32_t *which, uint32_t n);
+/* Reads a whole entry; false for anything that pack_footer did not write behind just this object. Trusts
+ * nothing. */
 bool pack_parse(Arena *a, const char *bytes, size_t n, Pack *p);
-/* One compile unit of several kernels: what kernel i names at file scope gets the suffix _i; its entry is k_<i>. */
+/* One compile unit of several kernels: what kernel i names at file scope gets the suffix _i; its entry is
+ * k_<i>. */
 void pack_unit(Arena *a, Sbuf *out, const KernelSource *source, const uint32_t *which, uint32_t n);
 
 #endif

@@ -420,7 +420,8 @@ Val index_eval(Cx *cx, const Scope *sc, const Expr *e) {
         Affine a;
         for (uint32_t i = 0; i < e->list.n; i++) {
             const Expr *ix = e->list.item[i].e;
-            if (!e->list.item[i].name) ix->kind == X_BIN ? (void)affine(cx, sc, ix, &a) : (void)eval(cx, sc, ix);
+            if (!e->list.item[i].name)
+                ix->kind == X_BIN ? (void)affine(cx, sc, ix, &a) : (void)eval(cx, sc, ix);
         }
         return x;
     }

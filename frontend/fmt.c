@@ -1,8 +1,10 @@
-/* fmt.c: puts the spaces of a `.wg` file in order (wmtpc fmt). Tokens and comments stay as they are, and so do lines.
+/* fmt.c: puts the spaces of a `.wg` file in order (wmtpc fmt). Tokens and comments stay as they are, and so
+ * do lines.
  *
- * A statement stands two columns deeper for each { around it; a line that goes on moves with its statement. Two or more
- * spaces are alignment, which the writer chose and keeps; a single one is ours. At the end the tokens of the result are
- * compared with those of the source, so that formatting can never change what a file means. */
+ * A statement stands two columns deeper for each { around it; a line that goes on moves with its statement.
+ * Two or more spaces are alignment, which the writer chose and keeps; a single one is ours. At the end the
+ * tokens of the result are compared with those of the source, so that formatting can never change what a file
+ * means. */
 #include "frontend/frontend.h"
 #include "frontend/parse.h"
 
@@ -12,24 +14,29 @@
 
 enum { TAB = 4, STEP = 2, ONE = 1, NO_SPACE = 0, KEEP = -1 };
 
-typedef struct { bool curly, list; } Open; /* list: the braces of match and dim, whose lines are separated by commas */
+typedef struct {
+    bool curly, list;
+} Open; /* list: the braces of match and dim, whose lines are separated by commas */
 typedef struct {
     const char *text;
-    const LexToken *t;      /* the token to be written */
+    const LexToken *t; /* the token to be written */
     Sbuf *out;
     Open open[MAX_NESTING];
-    uint32_t nopen, curly;  /* open brackets; the braces among them */
-    uint32_t matches;       /* `match` whose brace is still to come */
-    int last;               /* the token before, comments left out */
+    uint32_t nopen, curly; /* open brackets; the braces among them */
+    uint32_t matches;      /* `match` whose brace is still to come */
+    int last;              /* the token before, comments left out */
     bool last_unary;
     uint32_t base_old, base_new; /* indentation of the statement: as it was, as it is written */
 } Fmt;
 
 static bool is_operand_end(int t) {
-    return t == NAME || t == NUMBER || t == STRING || t == TRUE || t == FALSE || t == ')' || t == ']' || t == '}';
+    return t == NAME || t == NUMBER || t == STRING || t == TRUE || t == FALSE || t == ')' || t == ']' ||
+           t == '}';
 }
 
-static bool inside(const Fmt *f, bool curly) { return f->nopen && f->open[f->nopen - 1].curly == curly; }
+static bool inside(const Fmt *f, bool curly) {
+    return f->nopen && f->open[f->nopen - 1].curly == curly;
+}
 
 /* Columns of the blanks in text[from, to). */
 static uint32_t columns(const Fmt *f, uint32_t from, uint32_t to) {
@@ -85,9 +92,12 @@ static void put_indent(Fmt *f, uint32_t line_at) {
 static void put_gap(Fmt *f, uint32_t end) {
     int t = f->t->token, want = t == COMMENT_TOKEN ? ONE + 1 : spacing(f, t);
     uint32_t gap = columns(f, end, f->t->loc.at);
-    if (want == KEEP) put_spaces(f->out, gap);
-    else if (want == NO_SPACE) return;
-    else put_spaces(f->out, gap > (uint32_t)want ? gap : (uint32_t)want);
+    if (want == KEEP)
+        put_spaces(f->out, gap);
+    else if (want == NO_SPACE)
+        return;
+    else
+        put_spaces(f->out, gap > (uint32_t)want ? gap : (uint32_t)want);
 }
 
 /* Brackets and what the next spacing depends on. */
@@ -108,7 +118,9 @@ static void note_token(Fmt *f, int t) {
 static void put_token(Fmt *f) {
     const char *s = f->text + f->t->loc.at;
     uint32_t len = f->t->loc.len;
-    while (f->t->token == COMMENT_TOKEN && len && (s[len - 1] == ' ' || s[len - 1] == '\t' || s[len - 1] == '\r')) len--;
+    while (f->t->token == COMMENT_TOKEN && len &&
+           (s[len - 1] == ' ' || s[len - 1] == '\t' || s[len - 1] == '\r'))
+        len--;
     sb_put(f->out, s, len);
 }
 
@@ -161,7 +173,8 @@ bool wg_format(Arena *a, const char *path, const char *text, size_t len, Sbuf *o
     f->text = text;
     f->out = &b;
     format(f, &tokens);
-    if (!parse_file(a, path, b.s, b.len, &again, d)->ok) wm_check(a, false, "fmt: the result of %s does not parse", path);
+    if (!parse_file(a, path, b.s, b.len, &again, d)->ok)
+        wm_check(a, false, "fmt: the result of %s does not parse", path);
     wm_check(a, same_tokens(&tokens, text, &again, b.s), "fmt: the result of %s means something else", path);
     sb_put(out, b.s, b.len);
     return true;

@@ -140,8 +140,10 @@ void unknown_hypers(Cx *cx) {
         Diag *g = sema_error(cx, E010, cx->chain[0]->name_loc, "graph `%s` has no hyper `%s`%s",
                              cx->chain[0]->name, setting_key(s), from_text(cx, s));
         const char *near = text_nearest(setting_key(s), cand, n);
-        if (near) diag_help(cx->d, g, "did you mean `%s`?", near);
-        else diag_help(cx->d, g, "`wmtpc help %s` lists its hypers", cx->chain[0]->path);
+        if (near)
+            diag_help(cx->d, g, "did you mean `%s`?", near);
+        else
+            diag_help(cx->d, g, "`wmtpc help %s` lists its hypers", cx->chain[0]->path);
     }
 }
 

@@ -1,8 +1,8 @@
 /* lex.c: what the bytes that flex matched mean (language.md, section 2).
  *
- * The one clever thing: a newline inside brackets or after an operator is no token, but it is remembered. When a
- * keyword that only begins statements follows, the statement ends at that newline after all; so a forgotten bracket or
- * operand is reported where it is missing and costs no further statement. */
+ * The one clever thing: a newline inside brackets or after an operator is no token, but it is remembered.
+ * When a keyword that only begins statements follows, the statement ends at that newline after all; so a
+ * forgotten bracket or operand is reported where it is missing and costs no further statement. */
 #include <string.h>
 
 #include <unictype.h>
@@ -12,38 +12,91 @@
 #include "frontend/parse.h"
 #include "frontend/wg_parser.h"
 
-static const struct { const char *word; int token; bool starts; } keyword[] = {
-    {"graph", GRAPH, true},   {"module", MODULE, true},   {"config", CONFIG, true},       {"block", BLOCK, true},
-    {"param", PARAM, true},   {"stack", STACK, true},     {"halves", HALVES, false},      {"extends", EXTENDS, false},
-    {"from", FROM, false},    {"import", IMPORT, false},  {"dim", DIM, true},             {"ragged", RAGGED, false},
-    {"input", INPUT, true},   {"hyper", HYPER, true},     {"in", IN, false},              {"frozen", FROZEN, true},
-    {"model", MODEL, true},   {"state", STATE, true},     {"next", NEXT, false},          {"def", DEF, true},
-    {"return", RETURN, true}, {"open", OPEN, true},       {"loss", LOSS, true},           {"metric", METRIC, true},
-    {"best", BEST, true},     {"train", TRAIN, true},     {"with", WITH, false},          {"adapt", ADAPT, true},
-    {"clip_norm", CLIP_NORM, true}, {"plan", PLAN, true}, {"test", TEST, true},           {"expect", EXPECT, true},
-    {"if", IF, false},        {"then", THEN, false},      {"else", ELSE, false},          {"match", MATCH, false},
-    {"and", AND, false},      {"or", OR, false},          {"not", NOT, false},            {"true", TRUE, false},
+static const struct {
+    const char *word;
+    int token;
+    bool starts;
+} keyword[] = {
+    {"graph", GRAPH, true},
+    {"module", MODULE, true},
+    {"config", CONFIG, true},
+    {"block", BLOCK, true},
+    {"param", PARAM, true},
+    {"stack", STACK, true},
+    {"halves", HALVES, false},
+    {"extends", EXTENDS, false},
+    {"from", FROM, false},
+    {"import", IMPORT, false},
+    {"dim", DIM, true},
+    {"ragged", RAGGED, false},
+    {"input", INPUT, true},
+    {"hyper", HYPER, true},
+    {"in", IN, false},
+    {"frozen", FROZEN, true},
+    {"model", MODEL, true},
+    {"state", STATE, true},
+    {"next", NEXT, false},
+    {"def", DEF, true},
+    {"return", RETURN, true},
+    {"open", OPEN, true},
+    {"loss", LOSS, true},
+    {"metric", METRIC, true},
+    {"best", BEST, true},
+    {"train", TRAIN, true},
+    {"with", WITH, false},
+    {"adapt", ADAPT, true},
+    {"clip_norm", CLIP_NORM, true},
+    {"plan", PLAN, true},
+    {"test", TEST, true},
+    {"expect", EXPECT, true},
+    {"if", IF, false},
+    {"then", THEN, false},
+    {"else", ELSE, false},
+    {"match", MATCH, false},
+    {"and", AND, false},
+    {"or", OR, false},
+    {"not", NOT, false},
+    {"true", TRUE, false},
     {"false", FALSE, false},
 };
 const char *const statement_words[] = {
-    "config", "block", "param", "stack", "from", "dim", "input", "hyper", "frozen", "model", "state", "def", "return",
-    "open", "loss", "metric", "best", "train", "adapt", "clip_norm", "plan", "test", "expect",
+    "config", "block", "param", "stack",     "from",   "dim",  "input",  "hyper",
+    "frozen", "model", "state", "def",       "return", "open", "loss",   "metric",
+    "best",   "train", "adapt", "clip_norm", "plan",   "test", "expect",
 };
 const uint32_t nstatement_words = WM_LEN(statement_words);
 
 /* Tokens after which a line goes on. */
 static const int goes_on[] = {
-    '+', '-', '*', '/', '^', '<', '>', '=', ',', ':', '|', '{', EQ, NE, LE, GE, NEAR, DOTS, AND, OR, NOT, THEN, ELSE, IF,
+    '+', '-', '*', '/', '^',  '<',  '>', '=', ',', ':',  '|',  '{',
+    EQ,  NE,  LE,  GE,  NEAR, DOTS, AND, OR,  NOT, THEN, ELSE, IF,
 };
 
 /* Characters that people write or paste; token 0: skipped. */
-static const struct { const char *s; int token; const char *instead, *help; } lookalike[] = {
-    {"≤", LE, "<=", NULL},  {"≥", GE, ">=", NULL},  {"≠", NE, "!=", NULL},  {"×", '*', "*", NULL},
-    {"·", '*', "*", NULL},  {"÷", '/', "/", NULL},  {"−", '-', "-", NULL},  {"–", '-', "-", NULL},
-    {"≈", NEAR, "~=", NULL}, {"，", ',', ",", NULL}, {"：", ':', ":", NULL}, {"（", '(', "(", NULL},
-    {"）", ')', ")", NULL}, {"“", 0, "\"", NULL},   {"”", 0, "\"", NULL},   {"'", 0, "\"", "text stands in \" \""},
+static const struct {
+    const char *s;
+    int token;
+    const char *instead, *help;
+} lookalike[] = {
+    {"≤", LE, "<=", NULL},
+    {"≥", GE, ">=", NULL},
+    {"≠", NE, "!=", NULL},
+    {"×", '*', "*", NULL},
+    {"·", '*', "*", NULL},
+    {"÷", '/', "/", NULL},
+    {"−", '-', "-", NULL},
+    {"–", '-', "-", NULL},
+    {"≈", NEAR, "~=", NULL},
+    {"，", ',', ",", NULL},
+    {"：", ':', ":", NULL},
+    {"（", '(', "(", NULL},
+    {"）", ')', ")", NULL},
+    {"“", 0, "\"", NULL},
+    {"”", 0, "\"", NULL},
+    {"'", 0, "\"", "text stands in \" \""},
     {"\u00a0", 0, " ", "this is a no-break space"},
-    {"!", NOT, "not ", "write `not x`, or `!=`"},   {"&", AND, "and", NULL},
+    {"!", NOT, "not ", "write `not x`, or `!=`"},
+    {"&", AND, "and", NULL},
     {"%", 0, NULL, "`%` stands right after a number only: `3%` is 0.03"},
     {";", 0, NULL, "a statement ends with its line"},
     {"~", 0, NULL, "`a ~= b` stands in `expect` only; `not x` inverts a mask"},
@@ -60,8 +113,12 @@ Loc lex_loc(const Parser *p, uint32_t at, uint32_t len) {
     return l;
 }
 
-static bool is_opening(int t) { return t == '(' || t == '[' || t == '{'; }
-static bool is_closing(int t) { return t == ')' || t == ']' || t == '}'; }
+static bool is_opening(int t) {
+    return t == '(' || t == '[' || t == '{';
+}
+static bool is_closing(int t) {
+    return t == ')' || t == ']' || t == '}';
+}
 
 static void remember_unclosed(Parser *p) {
     p->nopen--;
@@ -204,8 +261,10 @@ int lex_bad_char(Parser *p, const char *s, uint32_t n, uint32_t at, uint32_t *us
     Diag *g = parse_error(p, E001, loc, "character %s(U+%04X) does not belong here", shown, (unsigned)c);
     for (size_t i = 0; i < WM_LEN(lookalike); i++) {
         if (strlen(lookalike[i].s) != *used || memcmp(lookalike[i].s, s, *used)) continue;
-        if (lookalike[i].help) diag_help(p->d, g, "%s", lookalike[i].help);
-        else diag_help(p->d, g, "write `%s`", lookalike[i].instead);
+        if (lookalike[i].help)
+            diag_help(p->d, g, "%s", lookalike[i].help);
+        else
+            diag_help(p->d, g, "write `%s`", lookalike[i].instead);
         if (lookalike[i].instead) diag_fix(p->d, g, loc, false, "%s", lookalike[i].instead);
         return lookalike[i].token;
     }
@@ -252,7 +311,8 @@ double lex_number(Parser *p, const char *s, uint32_t n, Loc loc, bool *is_int) {
     if (!text_double(t, k, &v) || !(v <= 1.7976931348623157e308))
         parse_error(p, E002, loc, "this number is too large for f64");
     else if (*is_int && v > 0x1p53)
-        parse_error(p, E002, loc, "a whole number is at most 2^53 = 9007199254740992; write a fraction or exponent");
+        parse_error(p, E002, loc,
+                    "a whole number is at most 2^53 = 9007199254740992; write a fraction or exponent");
     return percent && exponent ? v / 100 : v;
 }
 
@@ -260,7 +320,8 @@ double lex_number(Parser *p, const char *s, uint32_t n, Loc loc, bool *is_int) {
 const char *lex_string(Parser *p, const char *s, uint32_t n, Loc loc, bool closed) {
     if (!closed) {
         Diag *g = parse_error(p, E002, loc, "this text has no closing `\"`");
-        diag_help(p->d, g, "a text ends on its line; inside it write \\\" for a quote and \\\\ for a backslash");
+        diag_help(p->d, g,
+                  "a text ends on its line; inside it write \\\" for a quote and \\\\ for a backslash");
     }
     uint32_t end = closed ? n - 1 : n, k = 0;
     char *t = arena_alloc(p->a, n);

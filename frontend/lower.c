@@ -115,7 +115,8 @@ static Val name_value(Cx *cx, const Scope *sc, const char *name, Loc loc) {
     DimId dim;
     if (dim_lookup(cx, sc, name, loc, &dim, &found)) return (Val){.kind = VK_DIM, .dim = dim};
     if (found) return val_poison();
-    const char *near = cx->d->nerror < cx->d->max_errors ? name_nearest(cx, sc, name) : NULL; /* later errors are only counted */
+    const char *near = cx->d->nerror < cx->d->max_errors ? name_nearest(cx, sc, name)
+                                                         : NULL; /* later errors are only counted */
     Diag *g = sema_error(cx, E010, loc, "unknown name `%s`", name);
     if (near) {
         diag_help(cx->d, g, "did you mean `%s`?", near);
@@ -416,8 +417,8 @@ static Val eval_kind(Cx *cx, const Scope *sc, const Expr *e) {
     return val_poison();
 }
 
-/* Definitions that call each other twice double what they make: a small file may stand for any number of nodes. Said
- * once; from then on every value is poison, so that all calls return at once. */
+/* Definitions that call each other twice double what they make: a small file may stand for any number of
+ * nodes. Said once; from then on every value is poison, so that all calls return at once. */
 static bool too_large(Cx *cx, Loc loc) {
     if (cx->nevals <= MAX_EVALS && cx->g->nnode <= MAX_GRAPH_NODES) {
         cx->nevals++;
@@ -425,9 +426,12 @@ static bool too_large(Cx *cx, Loc loc) {
     }
     if (cx->nevals == UINT32_MAX) return true;
     cx->nevals = UINT32_MAX;
-    Diag *g = sema_error(cx, E003, loc, "the graph has more than %d nodes or %d expressions when all calls are written out",
+    Diag *g = sema_error(cx, E003, loc,
+                         "the graph has more than %d nodes or %d expressions when all calls are written out",
                          MAX_GRAPH_NODES, MAX_EVALS);
-    diag_help(cx->d, g, "definitions that call each other more than once grow with every level; give the value a name and use that");
+    diag_help(cx->d, g,
+              "definitions that call each other more than once grow with every level; give the value a name "
+              "and use that");
     return true;
 }
 

@@ -214,7 +214,10 @@ static void loss_results(Cx *cx) {
         if (v.kind == VK_POISON) continue;
         cx->g->loc = e->loc;
         if (v.kind == VK_TENSOR && cx->g->micro.i != UINT32_MAX && type_has(val_type(cx, &v), cx->g->micro))
-            sema_warn(cx, W068, e->loc, "loss `%s` is the mean of the means of micro-batches, whose counts differ; scope=step weighs every token alike", e->name);
+            sema_warn(cx, W068, e->loc,
+                      "loss `%s` is the mean of the means of micro-batches, whose counts differ; scope=step "
+                      "weighs every token alike",
+                      e->name);
         v = settle(cx, v);
         ValueId r = result_value(cx, &v, true);
         graph_result(cx->g, "loss", e->name, r);
@@ -372,7 +375,8 @@ static Graph *live_part(Arena *a, const Graph *g) {
     bool *live = NEWN(a, bool, g->nnode + 1);
     for (uint32_t i = 0; i < g->nresult; i++) live[g->value[g->result[i].v.i].def.i] = true;
     for (uint32_t i = 0; i < g->nopt; i++) live[g->value[g->opt[i].lr.i].def.i] = true;
-    for (uint32_t i = 0; i < g->nnode; i++) live[i] |= g->node[i].op == OP_state; /* its next value is written to it */
+    for (uint32_t i = 0; i < g->nnode; i++)
+        live[i] |= g->node[i].op == OP_state; /* its next value is written to it */
     for (uint32_t i = g->nnode; i-- > 0;)
         for (uint32_t k = 0; live[i] && k < g->node[i].nin; k++)
             live[g->value[g->operand[g->node[i].in0 + k].i].def.i] = true;

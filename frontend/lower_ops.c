@@ -214,13 +214,16 @@ static void lint_weight(Cx *cx, const Val *a, const Val *b, Loc loc) {
 
 /* A mask is no weight, and neither is one number for all. */
 static bool weighs(const Cx *cx, const Val *x, const Val *w) {
-    return x->nll && !w->grad && w->kind == VK_TENSOR && w->t != LT_BOOL && val_type(cx, w)->ndim > 0 && w->v.i != x->v.i;
+    return x->nll && !w->grad && w->kind == VK_TENSOR && w->t != LT_BOOL && val_type(cx, w)->ndim > 0 &&
+           w->v.i != x->v.i;
 }
 
 static void note_weighted(Cx *cx, BinOp op, const Val *a, const Val *b, Val *r, Loc loc) {
     if (op == B_MUL) r->weighted = a->weighted || b->weighted || weighs(cx, a, b) || weighs(cx, b, a);
     if (op == B_DIV && a->weighted && b->counted)
-        sema_warn(cx, W061, loc, "a weighted sum over the count: the size of the weights acts as a learning rate; divide by the sum of the weights");
+        sema_warn(cx, W061, loc,
+                  "a weighted sum over the count: the size of the weights acts as a learning rate; divide by "
+                  "the sum of the weights");
     if (op == B_ADD) r->weighted = a->weighted || b->weighted;
     if (op == B_ADD) r->counted = a->counted && b->counted;
 }

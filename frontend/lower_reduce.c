@@ -236,7 +236,9 @@ Val red_mean(const Call *c) {
     Cx *cx = c->cx;
     if (!red_open(c, false, &r)) return val_poison();
     if (r.x.weighted)
-        sema_warn(cx, W061, c->e->loc, "a weighted mean over the count: the size of the weights acts as a learning rate; sum(x * w) / sum(w) takes it out");
+        sema_warn(cx, W061, c->e->loc,
+                  "a weighted mean over the count: the size of the weights acts as a learning rate; sum(x * "
+                  "w) / sum(w) takes it out");
     r.x.weighted = false;
     ValueId x = as_real(cx, &r.x, red_dtype(cx, &r.x));
     ValueId s = sum_of(cx, &r, x), n = count_of(cx, &r, value_type(cx->g, x)->dt);

@@ -1,12 +1,15 @@
-/* modcheck.c: `wmtpc check` of a module on its own. A module has no sizes and no caller, so what can be known is known:
- * its imports and names (module.c), that everything called exists, and that blocks and models read only what they can
- * see. A free name in a `def` may be a dim of the caller, so it is left alone. */
+/* modcheck.c: `wmtpc check` of a module on its own. A module has no sizes and no caller, so what can be known
+ * is known: its imports and names (module.c), that everything called exists, and that blocks and models read
+ * only what they can see. A free name in a `def` may be a dim of the caller, so it is left alone. */
 #include "frontend/sema.h"
 
 #include <string.h>
 
 typedef struct Seen Seen;
-struct Seen { const Seen *up; const char *name; }; /* local names, innermost first */
+struct Seen {
+    const Seen *up;
+    const char *name;
+}; /* local names, innermost first */
 typedef struct {
     Cx *cx;
     Module *mod;
@@ -25,14 +28,16 @@ static bool is_member(const Stmt *owner, const char *name) {
 static bool known(const Walk *w, const Seen *seen, const char *name) {
     for (const Seen *s = seen; s; s = s->up)
         if (!strcmp(s->name, name)) return true;
-    return is_member(w->owner, name) || module_find(w->mod, name) || builtin_find(name) || name_reserved(name);
+    return is_member(w->owner, name) || module_find(w->mod, name) || builtin_find(name) ||
+           name_reserved(name);
 }
 
 static void unknown(const Walk *w, const char *name, Loc loc, const char *what) {
     const char *cand[256];
     uint32_t n = builtin_names(cand, 128);
     for (uint32_t i = 0; i < w->mod->n && n < 200; i++) cand[n++] = w->mod->decl[i].name;
-    for (uint32_t i = 0; w->owner && i < w->owner->body.n && n < 256; i++) cand[n++] = w->owner->body.item[i]->name;
+    for (uint32_t i = 0; w->owner && i < w->owner->body.n && n < 256; i++)
+        cand[n++] = w->owner->body.item[i]->name;
     Diag *g = sema_error(w->cx, E010, loc, "unknown %s `%s`", what, name);
     const char *near = text_nearest(name, cand, n);
     if (!near) return;
@@ -88,7 +93,8 @@ static void formals(const Walk *w, const Seen *seen, const Stmt *st, uint32_t at
 }
 
 static void kind_known(const Walk *w, const Stmt *st) {
-    if (!is_member(w->owner, st->kind_name) && !module_find(w->mod, st->kind_name)) unknown(w, st->kind_name, st->kind_loc, "block");
+    if (!is_member(w->owner, st->kind_name) && !module_find(w->mod, st->kind_name))
+        unknown(w, st->kind_name, st->kind_loc, "block");
 }
 
 /* A block or model: members see one another whatever their order. */
@@ -97,9 +103,12 @@ static void owner(Cx *cx, Module *m, const Stmt *st) {
     for (uint32_t i = 0; i < st->body.n; i++) {
         const Stmt *x = st->body.item[i];
         Walk def = {cx, m, st, false};
-        if (x->kind == S_DEF) formals(&def, NULL, x, 0);
-        else if (x->kind == S_STACK || x->kind == S_SUBBLOCK) kind_known(&w, x);
-        else expr(&w, NULL, x->e);
+        if (x->kind == S_DEF)
+            formals(&def, NULL, x, 0);
+        else if (x->kind == S_STACK || x->kind == S_SUBBLOCK)
+            kind_known(&w, x);
+        else
+            expr(&w, NULL, x->e);
     }
     if (st->kind == S_BLOCK) expr(&w, NULL, st->e);
 }
@@ -112,8 +121,10 @@ bool module_check(Cx *cx, AstFile *f) {
     Walk w = {cx, m, NULL, false};
     for (uint32_t i = 0; i < f->body.n; i++) {
         const Stmt *st = f->body.item[i];
-        if (st->kind == S_BLOCK || st->kind == S_MODEL) owner(cx, m, st);
-        else if (st->kind == S_DEF) formals(&w, NULL, st, 0);
+        if (st->kind == S_BLOCK || st->kind == S_MODEL)
+            owner(cx, m, st);
+        else if (st->kind == S_DEF)
+            formals(&w, NULL, st, 0);
     }
     return cx->d->nerror == before;
 }

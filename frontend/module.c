@@ -61,7 +61,8 @@ AstFile *file_load(Cx *cx, const char *path, Loc from) {
     for (uint32_t i = 0; i < cx->nfile; i++)
         if (same_file(cx, cx->file[i]->path, path)) return cx->file[i];
     if (!is_file(cx, path)) {
-        if (!cx->nfile) return diag_add(cx->d, D002, NOLOC, "there is no file %s", path), NULL; /* the command line's */
+        if (!cx->nfile)
+            return diag_add(cx->d, D002, NOLOC, "there is no file %s", path), NULL; /* the command line's */
         sema_error(cx, E016, from, "there is no file %s", path);
         return NULL;
     }
@@ -272,7 +273,8 @@ bool reads_config(Module *m, const Stmt *def, int depth) {
 
 Entry *entry_find(Cx *cx, const char *name) {
     uint32_t i;
-    return cx->entry_of && strmap_get(cx->entry_of, name, &i) && !cx->entry[i].hidden_import ? &cx->entry[i] : NULL;
+    return cx->entry_of && strmap_get(cx->entry_of, name, &i) && !cx->entry[i].hidden_import ? &cx->entry[i]
+                                                                                             : NULL;
 }
 
 static void entry_add(Cx *cx, Entry e) {

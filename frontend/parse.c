@@ -28,13 +28,17 @@ const char *doc_below(const Parser *p, uint32_t at) {
     uint32_t lo = 0, hi = p->ndoc;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        if (p->doc[mid].at < at) lo = mid + 1;
-        else hi = mid;
+        if (p->doc[mid].at < at)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo < p->ndoc && p->doc[lo].at == at ? p->doc[lo].text : NULL;
 }
 
-char *source_text(Parser *p, Loc loc) { return arena_str(p->a, p->text + (loc.at - p->base.at), loc.len); }
+char *source_text(Parser *p, Loc loc) {
+    return arena_str(p->a, p->text + (loc.at - p->base.at), loc.len);
+}
 
 /* ---- statements */
 Stmt *stmt_new(Parser *p, StmtKind kind, Loc loc, const char *name, Loc name_loc) {
@@ -80,15 +84,20 @@ static AstAxis *axis_new(Parser *p, Axes *s, Loc loc) {
     return x;
 }
 
-void axes_add(Parser *p, Axes *s, const char *dim, Loc loc) { names_add(p, &axis_new(p, s, loc)->dims, dim, loc); }
+void axes_add(Parser *p, Axes *s, const char *dim, Loc loc) {
+    names_add(p, &axis_new(p, s, loc)->dims, dim, loc);
+}
 
-void axes_add_names(Parser *p, Axes *s, Names dims, Loc loc) { axis_new(p, s, loc)->dims = dims; }
+void axes_add_names(Parser *p, Axes *s, Names dims, Loc loc) {
+    axis_new(p, s, loc)->dims = dims;
+}
 
 /* The only number that is an axis is 1. */
 void axes_add_number(Parser *p, Axes *s, double value, Loc loc) {
     axis_new(p, s, loc)->unit = true;
     if (value >= 1 && value <= 1) return;
-    Diag *g = parse_error(p, E003, loc, "an axis is a dim, dims in ( ), or 1; found `%s`", source_text(p, loc));
+    Diag *g =
+        parse_error(p, E003, loc, "an axis is a dim, dims in ( ), or 1; found `%s`", source_text(p, loc));
     diag_help(p->d, g, "declare a dim of this size and name it here: `dim narrow = %s`", source_text(p, loc));
 }
 
@@ -176,11 +185,13 @@ static Loc loc_of(const Parser *p, size_t at) {
 static bool bytes_ok(Parser *p) {
     size_t bad = 0;
     if (p->len > MAX_SOURCE_BYTES) {
-        parse_error(p, E003, p->base, "this file has %zu bytes; the limit is %d MiB", p->len, MAX_SOURCE_BYTES >> 20);
+        parse_error(p, E003, p->base, "this file has %zu bytes; the limit is %d MiB", p->len,
+                    MAX_SOURCE_BYTES >> 20);
         return false;
     }
     if (!text_utf8_ok(p->text, p->len, &bad)) {
-        Diag *g = parse_error(p, E001, loc_of(p, bad), "byte 0x%02x is no UTF-8", (unsigned)(unsigned char)p->text[bad]);
+        Diag *g = parse_error(p, E001, loc_of(p, bad), "byte 0x%02x is no UTF-8",
+                              (unsigned)(unsigned char)p->text[bad]);
         diag_help(p->d, g, "save the file as UTF-8");
         return false;
     }

@@ -18,16 +18,21 @@ Diag *parse_error(Parser *p, Code code, Loc loc, const char *fmt, ...) {
 }
 
 /* ---- expected */
-typedef struct { const char *if_has, *and_has, *words; const char *const *members; } Group;
+typedef struct {
+    const char *if_has, *and_has, *words;
+    const char *const *members;
+} Group;
 static const char *const expression_tokens[] = {
     "name", "number", "string", "true", "false", "if", "match", "not", "'('", "'['", "'-'", NULL,
 };
 static const char *const operator_tokens[] = {
-    "'+'", "'-'", "'*'", "'/'", "'^'", "==", "!=", "'<'", "<=", "'>'", ">=", "and", "or", "'('", "'['", "'.'", NULL,
+    "'+'", "'-'", "'*'", "'/'", "'^'", "==",  "!=",  "'<'", "<=",
+    "'>'", ">=",  "and", "or",  "'('", "'['", "'.'", NULL,
 };
 static const char *const statement_tokens[] = {
-    "config", "block", "param", "stack", "from", "dim", "input", "hyper", "frozen", "model", "state", "def", "return",
-    "open", "loss", "metric", "best", "train", "adapt", "clip_norm", "plan", "test", "expect", "name", "end of file", NULL,
+    "config", "block",     "param", "stack",  "from",   "dim",  "input",       "hyper", "frozen",
+    "model",  "state",     "def",   "return", "open",   "loss", "metric",      "best",  "train",
+    "adapt",  "clip_norm", "plan",  "test",   "expect", "name", "end of file", NULL,
 };
 /* `=` and `:` follow a name that begins an argument or arm; beside operators they are no help. */
 static const char *const after_operand[] = {"'='", "':'", NULL};
@@ -37,8 +42,13 @@ static const Group group[] = {
     {"number", "true", "an expression", expression_tokens},
     {"'*'", "'/'", "an operator", operator_tokens},
 };
-static const struct { const char *token, *words; } in_words[] = {
-    {"name", "a name"}, {"number", "a number"}, {"string", "text in \" \""}, {"end of line", "end of line"},
+static const struct {
+    const char *token, *words;
+} in_words[] = {
+    {"name", "a name"},
+    {"number", "a number"},
+    {"string", "text in \" \""},
+    {"end of line", "end of line"},
     {"end of file", "end of file"},
 };
 
@@ -86,8 +96,10 @@ static const char *expected_text(Parser *p, const char *const *expected, uint32_
     sb_init(&b, p->a);
     for (uint32_t i = 0; i < left + nwords; i++) {
         if (i) sb_str(&b, i + 1 == left + nwords ? " or " : ", ");
-        if (i < left) put_token(&b, set[i]);
-        else sb_str(&b, words[i - left]);
+        if (i < left)
+            put_token(&b, set[i]);
+        else
+            sb_str(&b, words[i - left]);
     }
     return left + nwords ? b.s : "something else";
 }
@@ -118,7 +130,8 @@ static bool misspelt(Parser *p, const char *const *expected, uint32_t n) {
     const char *near = at_header ? text_nearest(word, header, WM_LEN(header))
                                  : text_nearest(word, statement_words, nstatement_words);
     if (!near) return false;
-    Diag *g = parse_error(p, E003, p->first, "`%s` begins no statement", text_escape(p->a, word, strlen(word)));
+    Diag *g =
+        parse_error(p, E003, p->first, "`%s` begins no statement", text_escape(p->a, word, strlen(word)));
     diag_help(p->d, g, "did you mean `%s`?", near);
     diag_fix(p->d, g, p->first, false, "%s", near);
     return true;
@@ -137,8 +150,8 @@ static void show_unclosed(Parser *p, Diag *g, Loc loc) {
         diag_span(p->d, g, p->open[n - 1].loc, "this `%c` is not closed", p->open[n - 1].c);
 }
 
-/* Called by the parser; `expected` are bison's names of tokens. The brackets are forgotten, so that the statement ends
- * with its line and the parser goes on there. */
+/* Called by the parser; `expected` are bison's names of tokens. The brackets are forgotten, so that the
+ * statement ends with its line and the parser goes on there. */
 void parse_syntax_error(Parser *p, Loc loc, const char *const *expected, uint32_t n) {
     bool said = (p->nerror && p->error_line == loc.line) || (p->stop && p->nerror);
     if (!said && !misspelt(p, expected, n)) {
@@ -147,7 +160,8 @@ void parse_syntax_error(Parser *p, Loc loc, const char *const *expected, uint32_
         if (keyword_found(p) && has(expected, n, "name"))
             diag_note(p->d, g, "%s is a keyword of the language and cannot be a name", found);
         if (p->ntoken == 2 && p->last == '=' && p->first_token >= GRAPH && p->first_token <= FALSE)
-            diag_note(p->d, g, "`%s` is a keyword of the language and cannot be a name", source_text(p, p->first));
+            diag_note(p->d, g, "`%s` is a keyword of the language and cannot be a name",
+                      source_text(p, p->first));
         show_unclosed(p, g, loc);
     }
     p->nopen = 0;
@@ -156,7 +170,8 @@ void parse_syntax_error(Parser *p, Loc loc, const char *const *expected, uint32_
 
 void parse_too_deep(Parser *p, Loc loc) {
     if (p->stop) return;
-    Diag *g = parse_error(p, E003, loc, "this is nested too deeply or too long; an expression has at most %d levels",
+    Diag *g = parse_error(p, E003, loc,
+                          "this is nested too deeply or too long; an expression has at most %d levels",
                           MAX_EXPR_DEPTH);
     diag_help(p->d, g, "give parts of it names of their own");
     p->stop = true;

@@ -6,13 +6,27 @@
 #include <string.h>
 
 /* ---- attributes */
-Attr at_none(void) { return (Attr){AT_NONE, {0}}; }
-Attr at_int(int64_t v) { return (Attr){AT_INT, {.i = v}}; }
-Attr at_float(double v) { return (Attr){AT_FLOAT, {.f = v}}; }
-Attr at_bool(bool v) { return (Attr){AT_BOOL, {.b = v}}; }
-Attr at_str(Graph *g, const char *s) { return (Attr){AT_STR, {.s = arena_str(g->arena, s, strlen(s))}}; }
-Attr at_dim(DimId d) { return (Attr){AT_DIM, {.dim = d}}; }
-Attr at_dt(DType d) { return (Attr){AT_DT, {.dt = d}}; }
+Attr at_none(void) {
+    return (Attr){AT_NONE, {0}};
+}
+Attr at_int(int64_t v) {
+    return (Attr){AT_INT, {.i = v}};
+}
+Attr at_float(double v) {
+    return (Attr){AT_FLOAT, {.f = v}};
+}
+Attr at_bool(bool v) {
+    return (Attr){AT_BOOL, {.b = v}};
+}
+Attr at_str(Graph *g, const char *s) {
+    return (Attr){AT_STR, {.s = arena_str(g->arena, s, strlen(s))}};
+}
+Attr at_dim(DimId d) {
+    return (Attr){AT_DIM, {.dim = d}};
+}
+Attr at_dt(DType d) {
+    return (Attr){AT_DT, {.dt = d}};
+}
 Attr at_dims(Graph *g, const DimId *d, uint32_t n) {
     List l = {g->ndimlist, n};
     for (uint32_t k = 0; k < n; k++) {
@@ -103,8 +117,12 @@ ValueId build_leaf(Graph *g, Op op, Type ty, const Attr *attr, uint32_t nattr) {
 }
 
 /* ---- shorthands */
-ValueId b_ew1(Graph *g, Op op, ValueId x) { return build(g, op, &x, 1, NULL, 0); }
-ValueId b_ew2(Graph *g, Op op, ValueId x, ValueId y) { return build(g, op, (ValueId[]){x, y}, 2, NULL, 0); }
+ValueId b_ew1(Graph *g, Op op, ValueId x) {
+    return build(g, op, &x, 1, NULL, 0);
+}
+ValueId b_ew2(Graph *g, Op op, ValueId x, ValueId y) {
+    return build(g, op, (ValueId[]){x, y}, 2, NULL, 0);
+}
 ValueId b_ew3(Graph *g, Op op, ValueId x, ValueId y, ValueId z) {
     return build(g, op, (ValueId[]){x, y, z}, 3, NULL, 0);
 }

@@ -23,16 +23,24 @@ static bool same_list(const Graph *a, const Graph *b, const Attr *x, const Attr 
 bool attr_equal(const Graph *a, const Graph *b, const Attr *x, const Attr *y) {
     if (x->kind != y->kind) return false;
     switch (x->kind) {
-    case AT_NONE: return true;
-    case AT_INT: return x->u.i == y->u.i;
-    case AT_FLOAT: return same_double(x->u.f, y->u.f);
-    case AT_BOOL: return x->u.b == y->u.b;
-    case AT_STR: return strcmp(x->u.s, y->u.s) == 0;
-    case AT_DIM: return x->u.dim.i == y->u.dim.i;
-    case AT_DT: return x->u.dt == y->u.dt;
+    case AT_NONE:
+        return true;
+    case AT_INT:
+        return x->u.i == y->u.i;
+    case AT_FLOAT:
+        return same_double(x->u.f, y->u.f);
+    case AT_BOOL:
+        return x->u.b == y->u.b;
+    case AT_STR:
+        return strcmp(x->u.s, y->u.s) == 0;
+    case AT_DIM:
+        return x->u.dim.i == y->u.dim.i;
+    case AT_DT:
+        return x->u.dt == y->u.dt;
     case AT_DIMS:
     case AT_INTS:
-    case AT_FLOATS: return same_list(a, b, x, y);
+    case AT_FLOATS:
+        return same_list(a, b, x, y);
     }
     return false;
 }
@@ -48,8 +56,8 @@ static bool same_node(const Graph *a, const Graph *b, uint32_t at, const char **
     for (int k = 0; k < op_info[x->op].nattr; k++)
         if (!attr_equal(a, b, &x->attr[k], &y->attr[k]))
             return DIFFER("%%%u: %s", id, op_info[x->op].attr[k].name);
-    if (x->flags != y->flags || x->section != y->section || x->group != y->group ||
-        x->origin != y->origin || x->ws_bytes != y->ws_bytes || x->ws_off != y->ws_off)
+    if (x->flags != y->flags || x->section != y->section || x->group != y->group || x->origin != y->origin ||
+        x->ws_bytes != y->ws_bytes || x->ws_off != y->ws_off)
         return DIFFER("%%%u: labels", id);
     if (strcmp(x->path, y->path) != 0) return DIFFER("%%%u: path %s and %s", id, x->path, y->path);
     for (uint32_t k = 0; k < x->nout; k++) {

@@ -91,18 +91,20 @@ const double *eval_operand(const Eval *e, const Node *n, uint32_t k) {
 }
 
 /* ---- element-wise */
-#define EXP exp
-#define LOG log
-#define SQRT sqrt
-#define TANH tanh
-#define ERF erf
-#define COS cos
-#define FLOOR floor
-#define POW pow
-#define FABS fabs
-#define LOG1P log1p
+#define EXP        exp
+#define LOG        log
+#define SQRT       sqrt
+#define TANH       tanh
+#define ERF        erf
+#define COS        cos
+#define FLOOR      floor
+#define POW        pow
+#define FABS       fabs
+#define LOG1P      log1p
 #define SIGMOID(x) (1 / (1 + exp(-(x))))
-#define ROW_EW(name, expr) case OP_##name: return (double)(expr);
+#define ROW_EW(name, expr)                                                                                   \
+    case OP_##name:                                                                                          \
+        return (double)(expr);
 #define ROW_REDUCE(name, expr) ROW_EW(name, expr)
 #define ROW_LEAF(name, expr)
 #define ROW_GEMM(name, expr)
@@ -122,7 +124,8 @@ static double apply(Op op, double x0, double x1, double x2) {
     ROW_##kind(name, expr)
 #include "ir/ops.def"
 #undef OP
-    default: return NAN;
+    default:
+        return NAN;
     }
 }
 #pragma GCC diagnostic pop

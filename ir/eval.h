@@ -11,9 +11,9 @@ typedef struct {
     const EvalInput *in;
     Arena *a;
     Diags *d;
-    double **v;    /* by value; G pieces one after the other for values of odd sections */
+    double **v;     /* by value; G pieces one after the other for values of odd sections */
     int64_t pieces; /* G */
-    int64_t piece; /* the running micro-batch; 0 in even sections */
+    int64_t piece;  /* the running micro-batch; 0 in even sections */
 } Eval;
 
 /* One run of one node. x: the first EVAL_IN operands, y: the results (the running piece of each). */

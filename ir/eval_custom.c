@@ -12,7 +12,10 @@ static void clear(Cell *c, uint32_t k) {
 }
 
 /* ---- softmax of one row */
-typedef struct { double lse, entropy; int64_t best; } Row;
+typedef struct {
+    double lse, entropy;
+    int64_t best;
+} Row;
 static Row row_of(const double *z, int64_t n, int64_t step) {
     Row r = {0, 0, 0};
     double sum = 0, dot = 0;
@@ -74,16 +77,20 @@ static bool over_rows(Cell *c, bool kl) {
     }
     return true;
 }
-bool eval_entropy(Cell *c) { return over_rows(c, false); }
-bool eval_kl(Cell *c) { return over_rows(c, true); }
+bool eval_entropy(Cell *c) {
+    return over_rows(c, false);
+}
+bool eval_kl(Cell *c) {
+    return over_rows(c, true);
+}
 
 /* ---- heads: h [rows, k], W [cls, k], both dense in this order */
 typedef struct {
     const double *h, *w;
     int64_t rows, k, cls;
-    double *z;                  /* logits of the row at hand */
-    double *dh, *dw;            /* NULL: not wanted */
-    Space left;                 /* walk over the rows: at[0] is the offset in dW of what is left of them */
+    double *z;       /* logits of the row at hand */
+    double *dh, *dw; /* NULL: not wanted */
+    Space left;      /* walk over the rows: at[0] is the offset in dW of what is left of them */
 } Head;
 static Head head(Cell *c, uint32_t at, const char *over_name) {
     Type over = type_of_dims(c->g, c->n, over_name);
@@ -212,7 +219,7 @@ bool eval_linear_kl_grad(Cell *c) {
 /* ---- attention */
 typedef struct {
     Cell *c;
-    DimId along, over, heads; /* heads: the dim that only q has */
+    DimId along, over, heads;                      /* heads: the dim that only q has */
     int64_t width, nq, nk, kv_heads_k, kv_heads_v; /* strides of the key heads in k and v */
     int64_t q_over, k_over, k_along, v_along;
     double scale;

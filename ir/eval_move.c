@@ -11,7 +11,9 @@
 static void clear(Cell *c, uint32_t k) {
     memset(c->y[k], 0, (size_t)type_count(c->g, c->ty[k]) * sizeof(double));
 }
-static int64_t size_of(const Cell *c, DimId d) { return c->g->dim[d.i].size; }
+static int64_t size_of(const Cell *c, DimId d) {
+    return c->g->dim[d.i].size;
+}
 
 bool eval_matmul(Cell *c) {
     Space s;
@@ -83,8 +85,12 @@ static bool shift(Cell *c, const Type *wide, const Type *narrow, bool grad) {
     }
     return true;
 }
-bool eval_shift(Cell *c) { return shift(c, c->ty[0], c->tx[0], false); }
-bool eval_shift_grad(Cell *c) { return shift(c, c->tx[0], c->ty[0], true); }
+bool eval_shift(Cell *c) {
+    return shift(c, c->ty[0], c->tx[0], false);
+}
+bool eval_shift_grad(Cell *c) {
+    return shift(c, c->tx[0], c->ty[0], true);
+}
 
 /* ---- pieces of a dim */
 /* Walks the dims of `part` and copies between it and the slice `index` of dim in `whole`. */
@@ -96,8 +102,10 @@ static void slice_copy(Cell *c, const Type *part, const Type *whole, DimId dim, 
     space_dims(&s, part, NULL);
     int p = space_tensor(&s, part), w = space_tensor(&s, whole);
     for (space_first(&s); !s.end; space_next(&s)) {
-        if (to_whole) to[start + s.at[w]] = from[s.at[p]];
-        else to[s.at[p]] = from[start + s.at[w]];
+        if (to_whole)
+            to[start + s.at[w]] = from[s.at[p]];
+        else
+            to[s.at[p]] = from[start + s.at[w]];
     }
 }
 bool eval_select(Cell *c) {
@@ -147,7 +155,11 @@ bool eval_rope(Cell *c) {
 }
 
 /* ---- lines along `over`: a walk over the other dims of `t`; at[k] is where the line of operand k begins */
-typedef struct { Space s; int64_t n, step[EVAL_IN]; int out; } Lines;
+typedef struct {
+    Space s;
+    int64_t n, step[EVAL_IN];
+    int out;
+} Lines;
 static void lines_start(Lines *l, Cell *c, const Type *t) {
     DimId over = attr_dim(c->g, c->n, "over");
     Type gone = type_make(DT_F64, &over, 1);
@@ -161,7 +173,9 @@ static void lines_start(Lines *l, Cell *c, const Type *t) {
     l->out = space_tensor(&l->s, c->ty[0]);
     l->step[l->out] = dim_stride(c->g, c->ty[0], over);
 }
-static int64_t spot(const Lines *l, int tensor, int64_t t) { return l->s.at[tensor] + t * l->step[tensor]; }
+static int64_t spot(const Lines *l, int tensor, int64_t t) {
+    return l->s.at[tensor] + t * l->step[tensor];
+}
 
 static bool first_or_last(Cell *c, bool last) {
     Lines l;
@@ -177,8 +191,12 @@ static bool first_or_last(Cell *c, bool last) {
     }
     return true;
 }
-bool eval_first(Cell *c) { return first_or_last(c, false); }
-bool eval_last(Cell *c) { return first_or_last(c, true); }
+bool eval_first(Cell *c) {
+    return first_or_last(c, false);
+}
+bool eval_last(Cell *c) {
+    return first_or_last(c, true);
+}
 
 bool eval_cumsum(Cell *c) {
     Lines l;
@@ -288,7 +306,10 @@ bool eval_quantile(Cell *c) {
     return true;
 }
 
-typedef struct { uint64_t key; int64_t place; } Draw;
+typedef struct {
+    uint64_t key;
+    int64_t place;
+} Draw;
 static int by_key(const void *x, const void *y) {
     const Draw *p = x, *q = y;
     if (p->key != q->key) return p->key < q->key ? -1 : 1;

@@ -97,7 +97,9 @@ int type_index(const Type *t, DimId d) {
         if (t->dim[k].i == d.i) return k;
     return -1;
 }
-bool type_has(const Type *t, DimId d) { return type_index(t, d) >= 0; }
+bool type_has(const Type *t, DimId d) {
+    return type_index(t, d) >= 0;
+}
 
 bool type_equal(const Type *a, const Type *b) {
     if (a->dt != b->dt || a->ndim != b->ndim || a->partial != b->partial) return false;
@@ -117,7 +119,9 @@ int64_t type_count(const Graph *g, const Type *t) {
     for (int k = 0; k < t->ndim; k++) n *= g->dim[t->dim[k].i].size;
     return n;
 }
-int64_t type_bytes(const Graph *g, const Type *t) { return type_count(g, t) * dtype_bytes[t->dt]; }
+int64_t type_bytes(const Graph *g, const Type *t) {
+    return type_count(g, t) * dtype_bytes[t->dt];
+}
 
 const char *type_text(Arena *a, const Graph *g, const Type *t) {
     Sbuf b;

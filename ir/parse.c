@@ -21,10 +21,13 @@ typedef struct {
     TokenKind kind;
     size_t at, len; /* in the text */
     uint32_t line, col;
-    const char *s;  /* string: its content */
-    uint32_t id;    /* value */
+    const char *s; /* string: its content */
+    uint32_t id;   /* value */
 } Token;
-typedef struct { uint32_t node; Token value; } LateOrigin; /* may name a later node */
+typedef struct {
+    uint32_t node;
+    Token value;
+} LateOrigin; /* may name a later node */
 typedef struct {
     Graph *g;
     Arena *a;
@@ -137,7 +140,9 @@ static bool next(Parser *p) {
         return FAIL_AT(p, t, "found %s; no such character here", found(p, t));
     return true;
 }
-static bool is_punct(const Parser *p, char c) { return p->t.kind == T_PUNCT && p->text[p->t.at] == c; }
+static bool is_punct(const Parser *p, char c) {
+    return p->t.kind == T_PUNCT && p->text[p->t.at] == c;
+}
 static bool is_word(const Parser *p, const char *w) {
     return p->t.kind == T_WORD && p->t.len == strlen(w) && memcmp(p->text + p->t.at, w, p->t.len) == 0;
 }
@@ -299,18 +304,25 @@ static bool parse_list(Parser *p, AttrKind kind, Attr *a) {
 static bool parse_value(Parser *p, AttrKind kind, Attr *a) {
     a->kind = kind;
     switch (kind) {
-    case AT_INT: return take_int(p, INT64_MIN, INT64_MAX, &a->u.i);
-    case AT_FLOAT: return take_double(p, &a->u.f);
+    case AT_INT:
+        return take_int(p, INT64_MIN, INT64_MAX, &a->u.i);
+    case AT_FLOAT:
+        return take_double(p, &a->u.f);
     case AT_BOOL:
         a->u.b = is_word(p, "true");
         return a->u.b || is_word(p, "false") ? next(p) : expected(p, "true or false");
-    case AT_STR: return take_string(p, &a->u.s);
-    case AT_DIM: return take_dim(p, &a->u.dim);
-    case AT_DT: return take_dtype(p, &a->u.dt);
+    case AT_STR:
+        return take_string(p, &a->u.s);
+    case AT_DIM:
+        return take_dim(p, &a->u.dim);
+    case AT_DT:
+        return take_dtype(p, &a->u.dt);
     case AT_DIMS:
     case AT_INTS:
-    case AT_FLOATS: return parse_list(p, kind, a);
-    case AT_NONE: break;
+    case AT_FLOATS:
+        return parse_list(p, kind, a);
+    case AT_NONE:
+        break;
     }
     return expected(p, "nothing");
 }
@@ -495,8 +507,10 @@ static bool parse_result(Parser *p) {
 static bool parse_opt(Parser *p) {
     Graph *g = p->g;
     Opt o = {.lr = NOVALUE};
-    const struct { const char *name; double *v; } f[] = {
-        {"b1", &o.b1}, {"b2", &o.b2}, {"eps", &o.eps}, {"wd", &o.wd}, {"momentum", &o.momentum}};
+    const struct {
+        const char *name;
+        double *v;
+    } f[] = {{"b1", &o.b1}, {"b2", &o.b2}, {"eps", &o.eps}, {"wd", &o.wd}, {"momentum", &o.momentum}};
     if (!next(p) || !take_name(p, &o.kind)) return false;
     if (is_word(p, "lr") && (!next(p) || !take_punct(p, '=', "`=`") || !take_defined(p, &o.lr))) return false;
     for (size_t k = 0; k < WM_LEN(f); k++)

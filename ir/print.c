@@ -32,10 +32,14 @@ static void put_quoted(Sbuf *b, const char *s) {
     sb_chr(b, '"');
 }
 static void put_name(Sbuf *b, const char *s) {
-    if (ir_bare_name(s)) sb_str(b, s);
-    else put_quoted(b, s);
+    if (ir_bare_name(s))
+        sb_str(b, s);
+    else
+        put_quoted(b, s);
 }
-static void put_dim(Sbuf *b, const Graph *g, DimId d) { put_name(b, g->dim[d.i].name); }
+static void put_dim(Sbuf *b, const Graph *g, DimId d) {
+    put_name(b, g->dim[d.i].name);
+}
 static void put_type(Sbuf *b, const Graph *g, const Type *t) {
     sb_str(b, dtype_name[t->dt]);
     sb_chr(b, '[');
@@ -61,16 +65,31 @@ static void put_attr(Sbuf *b, const Graph *g, const char *name, const Attr *a) {
     if (a->kind == AT_NONE) return;
     sb_fmt(b, " %s=", name);
     switch (a->kind) {
-    case AT_INT: sb_fmt(b, "%lld", (long long)a->u.i); break;
-    case AT_FLOAT: sb_double(b, a->u.f); break;
-    case AT_BOOL: sb_str(b, a->u.b ? "true" : "false"); break;
-    case AT_STR: put_quoted(b, a->u.s); break;
-    case AT_DIM: put_dim(b, g, a->u.dim); break;
-    case AT_DT: sb_str(b, dtype_name[a->u.dt]); break;
+    case AT_INT:
+        sb_fmt(b, "%lld", (long long)a->u.i);
+        break;
+    case AT_FLOAT:
+        sb_double(b, a->u.f);
+        break;
+    case AT_BOOL:
+        sb_str(b, a->u.b ? "true" : "false");
+        break;
+    case AT_STR:
+        put_quoted(b, a->u.s);
+        break;
+    case AT_DIM:
+        put_dim(b, g, a->u.dim);
+        break;
+    case AT_DT:
+        sb_str(b, dtype_name[a->u.dt]);
+        break;
     case AT_DIMS:
     case AT_INTS:
-    case AT_FLOATS: put_list(b, g, a); break;
-    case AT_NONE: break;
+    case AT_FLOATS:
+        put_list(b, g, a);
+        break;
+    case AT_NONE:
+        break;
     }
 }
 
@@ -152,8 +171,10 @@ static void put_header(Sbuf *b, const Graph *g) {
 }
 
 static void put_opt(Sbuf *b, const Opt *o, bool with_loc) {
-    const struct { const char *name; double v; } f[] = {
-        {"b1", o->b1}, {"b2", o->b2}, {"eps", o->eps}, {"wd", o->wd}, {"momentum", o->momentum}};
+    const struct {
+        const char *name;
+        double v;
+    } f[] = {{"b1", o->b1}, {"b2", o->b2}, {"eps", o->eps}, {"wd", o->wd}, {"momentum", o->momentum}};
     sb_str(b, "  opt ");
     put_name(b, o->kind);
     if (value_is(o->lr)) sb_fmt(b, " lr=%%%u", o->lr.i);

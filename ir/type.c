@@ -24,9 +24,15 @@ typedef struct {
 
 /* ---- small helpers */
 #define FAIL(t, ...) (*(t)->why = arena_fmt((t)->g->arena, __VA_ARGS__), false)
-static const char *dname(const Infer *t, DimId d) { return t->g->dim[d.i].name; }
-static const char *ttext(const Infer *t, const Type *ty) { return type_text(t->g->arena, t->g, ty); }
-static int64_t dsize(const Infer *t, DimId d) { return t->g->dim[d.i].size; }
+static const char *dname(const Infer *t, DimId d) {
+    return t->g->dim[d.i].name;
+}
+static const char *ttext(const Infer *t, const Type *ty) {
+    return type_text(t->g->arena, t->g, ty);
+}
+static int64_t dsize(const Infer *t, DimId d) {
+    return t->g->dim[d.i].size;
+}
 static const Attr *attr(const Infer *t, const char *name) {
     static const Attr absent = {AT_NONE, {0}};
     const OpInfo *f = &op_info[t->op];
@@ -34,7 +40,9 @@ static const Attr *attr(const Infer *t, const char *name) {
         if (strcmp(f->attr[k].name, name) == 0) return &t->attr[k];
     return &absent;
 }
-static DimId adim(const Infer *t, const char *name) { return attr(t, name)->u.dim; }
+static DimId adim(const Infer *t, const char *name) {
+    return attr(t, name)->u.dim;
+}
 static Type adims(const Infer *t, const char *name) { /* as a type, so that type_has and type_holds serve */
     const Attr *a = attr(t, name);
     Type r = {0};
@@ -53,7 +61,9 @@ static bool put_all(Infer *t, Type *r, const Type *from, const Type *without) {
         if (!(without && type_has(without, from->dim[k])) && !put(t, r, from->dim[k])) return false;
     return true;
 }
-static bool same_dims(const Type *a, const Type *b) { return a->ndim == b->ndim && type_holds(a, b); }
+static bool same_dims(const Type *a, const Type *b) {
+    return a->ndim == b->ndim && type_holds(a, b);
+}
 static bool same_order(const Type *a, const Type *b) {
     for (int k = 0; k < a->ndim && k < b->ndim; k++)
         if (a->dim[k].i != b->dim[k].i) return false;
@@ -146,7 +156,9 @@ static bool check_attrs(Infer *t) {
 /* ---- rule strings */
 /* Operands of element-wise ops: the first letter of the sample says bool or real; these rows take more. */
 static bool ew_dtypes(Infer *t) {
-    static const struct { Op op; bool i32, boolean;
+    static const struct {
+        Op op;
+        bool i32, boolean;
     } more[] = {
         {OP_eq, true, true},      {OP_ne, true, true},      {OP_lt, true, false},  {OP_le, true, false},
         {OP_gt, true, false},     {OP_ge, true, false},     {OP_cast, true, true}, {OP_stop_grad, true, true},
@@ -626,7 +638,9 @@ static bool infer_micro_slice(Infer *t) {
     return true;
 }
 
-static const struct { const char *name; bool (*fn)(Infer *t);
+static const struct {
+    const char *name;
+    bool (*fn)(Infer *t);
 } rule_fn[] = {
     {"leaf", infer_leaf},
     {"expand", infer_expand},

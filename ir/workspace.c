@@ -1,10 +1,12 @@
 /* workspace.c: scratch of the CPU kernels of a localized node, and the shapes behind it.
  *
- * What is in scratch and where is decided here once; codegen/custom/ reads the same structs, so the planner's bytes and
- * the kernels' bytes cannot drift apart. */
+ * What is in scratch and where is decided here once; codegen/custom/ reads the same structs, so the planner's
+ * bytes and the kernels' bytes cannot drift apart. */
 #include "ir/workspace.h"
 
-static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+static int64_t round_up(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
 
 /* Element stride of dim d in a row-major value; 0 when it lacks the dim. */
 static int64_t dim_stride(const Graph *g, const Type *t, DimId d) {
@@ -16,9 +18,15 @@ static int64_t dim_stride(const Graph *g, const Type *t, DimId d) {
     return 0;
 }
 
-static ValueId operand(const Graph *g, const Node *n, uint32_t i) { return g->operand[n->in0 + i]; }
-static const Type *in_type(const Graph *g, const Node *n, uint32_t i) { return value_type(g, operand(g, n, i)); }
-static const Type *out_type(const Graph *g, const Node *n, uint32_t i) { return &g->value[n->out0 + i].ty; }
+static ValueId operand(const Graph *g, const Node *n, uint32_t i) {
+    return g->operand[n->in0 + i];
+}
+static const Type *in_type(const Graph *g, const Node *n, uint32_t i) {
+    return value_type(g, operand(g, n, i));
+}
+static const Type *out_type(const Graph *g, const Node *n, uint32_t i) {
+    return &g->value[n->out0 + i].ty;
+}
 
 static int64_t take(int64_t *total, int64_t bytes) {
     int64_t at = *total;
@@ -39,14 +47,20 @@ static void add_run(MatDim *run, uint32_t *n, MatDim d) {
     if (*n > 0) {
         MatDim *o = &run[*n - 1];
         if (o->sx == d.sx * d.size && o->sy == d.sy * d.size && o->sc == d.sc * d.size) {
-            o->size *= d.size; o->sx = d.sx; o->sy = d.sy; o->sc = d.sc;
+            o->size *= d.size;
+            o->sx = d.sx;
+            o->sy = d.sy;
+            o->sc = d.sc;
             return;
         }
     }
     run[(*n)++] = d;
 }
 
-typedef struct { MatDim b[MAX_DIMS], m[MAX_DIMS], n[MAX_DIMS], k[MAX_DIMS]; uint32_t nb, nm, nn, nk; } Groups;
+typedef struct {
+    MatDim b[MAX_DIMS], m[MAX_DIMS], n[MAX_DIMS], k[MAX_DIMS];
+    uint32_t nb, nm, nn, nk;
+} Groups;
 
 static MatDim mat_dim(const Graph *g, const Node *n, DimId d) {
     return (MatDim){g->dim[d.i].size, dim_stride(g, in_type(g, n, 0), d), dim_stride(g, in_type(g, n, 1), d),
@@ -61,9 +75,12 @@ static void groups(const Graph *g, const Node *n, Groups *s) {
     for (uint32_t i = 0; i < c->ndim; i++) {
         DimId d = c->dim[i];
         bool inx = type_has(x, d), iny = type_has(y, d);
-        if (inx && iny) add_run(s->b, &s->nb, mat_dim(g, n, d));
-        else if (inx) add_run(s->m, &s->nm, mat_dim(g, n, d));
-        else add_run(s->n, &s->nn, mat_dim(g, n, d));
+        if (inx && iny)
+            add_run(s->b, &s->nb, mat_dim(g, n, d));
+        else if (inx)
+            add_run(s->m, &s->nm, mat_dim(g, n, d));
+        else
+            add_run(s->n, &s->nn, mat_dim(g, n, d));
     }
     for (uint32_t i = 0; i < y->ndim; i++)
         if (listed(over, nover, y->dim[i])) add_run(s->k, &s->nk, mat_dim(g, n, y->dim[i]));
@@ -185,7 +202,10 @@ void attention_shape(const Graph *g, const Node *n, AttentionShape *s) {
         }
     }
     for (uint32_t i = 0; i < k->ndim; i++)
-        if (!type_has(q, k->dim[i])) { s->kdim = k->dim[i]; s->nk = g->dim[k->dim[i].i].size; }
+        if (!type_has(q, k->dim[i])) {
+            s->kdim = k->dim[i];
+            s->nk = g->dim[k->dim[i].i].size;
+        }
     for (uint32_t i = 0; i < v->ndim; i++)
         if (!type_has(k, v->dim[i])) s->edim = v->dim[i];
     s->seq = g->dim[s->sdim.i].size;
@@ -235,19 +255,16 @@ static int64_t quantile_scratch(const Graph *g, const Node *n) {
     uint32_t nover = attr_dims(g, n, "over", &over);
     return 16 * count_of(g, over, nover) * type_count(g, out_type(g, n, 0));
 }
-static int64_t shuffle_scratch(const Graph *g, const Node *n) { return 32 * type_count(g, out_type(g, n, 0)); }
+static int64_t shuffle_scratch(const Graph *g, const Node *n) {
+    return 32 * type_count(g, out_type(g, n, 0));
+}
 
 static int64_t (*const scratch_of[NOP])(const Graph *, const Node *) = {
-    [OP_matmul] = matmul_scratch,
-    [OP_linear_ce] = loss_scratch,
-    [OP_linear_ce_grad] = loss_scratch,
-    [OP_linear_ce_fb] = loss_scratch,
-    [OP_linear_kl] = loss_scratch,
-    [OP_linear_kl_grad] = loss_scratch,
-    [OP_attention] = attention_scratch,
-    [OP_attention_grad] = attention_scratch,
-    [OP_scatter_add] = scatter_scratch,
-    [OP_quantile] = quantile_scratch,
+    [OP_matmul] = matmul_scratch,       [OP_linear_ce] = loss_scratch,
+    [OP_linear_ce_grad] = loss_scratch, [OP_linear_ce_fb] = loss_scratch,
+    [OP_linear_kl] = loss_scratch,      [OP_linear_kl_grad] = loss_scratch,
+    [OP_attention] = attention_scratch, [OP_attention_grad] = attention_scratch,
+    [OP_scatter_add] = scatter_scratch, [OP_quantile] = quantile_scratch,
     [OP_shuffle] = shuffle_scratch,
 };
 

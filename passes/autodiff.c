@@ -13,14 +13,14 @@ typedef struct {
     Arena *a;
     Graph *g;
     Diags *d;
-    bool all;        /* every real param, not only the trained */
-    bool *reach;     /* per value: a wanted parameter reaches it */
-    bool *late;      /* per value: depends on a parameter, so it is not known before the micro-batches */
-    uint32_t known;  /* values that reach and late cover */
-    ValueId *adj;    /* per value of the forward graph */
-    Triples memo;    /* factors by the value behind them */
-    ValueId factor;  /* common factor, or NOVALUE */
-    int fuel;        /* nodes that the search for a factor may still look at: sums may share operands */
+    bool all;       /* every real param, not only the trained */
+    bool *reach;    /* per value: a wanted parameter reaches it */
+    bool *late;     /* per value: depends on a parameter, so it is not known before the micro-batches */
+    uint32_t known; /* values that reach and late cover */
+    ValueId *adj;   /* per value of the forward graph */
+    Triples memo;   /* factors by the value behind them */
+    ValueId factor; /* common factor, or NOVALUE */
+    int fuel;       /* nodes that the search for a factor may still look at: sums may share operands */
 } Grad;
 
 static bool wanted(const Grad *x, const Node *n) {
@@ -51,15 +51,19 @@ static void learn(Grad *x) {
 }
 
 /* ---- the common factor */
-typedef struct { ValueId part, factor; } Split; /* value = part * factor; gradient through part only */
+typedef struct {
+    ValueId part, factor;
+} Split; /* value = part * factor; gradient through part only */
 
 static ValueId memo_factor(Grad *x, uint32_t kind, ValueId v, ValueId w) {
     uint32_t at;
     uint64_t ka = ((uint64_t)kind << 32) | v.i, kb = value_is(w) ? w.i : UINT32_MAX;
     if (triples_get(&x->memo, ka, kb, &at)) return (ValueId){at};
     ValueId one = b_const(x->g, value_type(x->g, v)->dt == DT_BOOL ? DT_F64 : value_type(x->g, v)->dt, 1), f;
-    if (kind == 0) f = b_ew2(x->g, OP_div, one, v);
-    else if (kind == 1) f = b_ew2(x->g, OP_mul, v, w);
+    if (kind == 0)
+        f = b_ew2(x->g, OP_div, one, v);
+    else if (kind == 1)
+        f = b_ew2(x->g, OP_mul, v, w);
     else {
         DType t = value_is(w) ? value_type(x->g, w)->dt : DT_F64;
         f = b_ew3(x->g, OP_where, v, value_is(w) ? w : b_const(x->g, t, 1), b_const(x->g, t, 0));
@@ -75,8 +79,12 @@ static ValueId joined(Grad *x, ValueId a, ValueId b) {
     return memo_factor(x, 1, a, b);
 }
 
-static bool is_reached(const Grad *x, ValueId v) { return v.i < x->known && x->reach[v.i]; }
-static bool is_late(const Grad *x, ValueId v) { return v.i < x->known && x->late[v.i]; }
+static bool is_reached(const Grad *x, ValueId v) {
+    return v.i < x->known && x->reach[v.i];
+}
+static bool is_late(const Grad *x, ValueId v) {
+    return v.i < x->known && x->late[v.i];
+}
 
 static Split split(Grad *x, ValueId v, int depth);
 

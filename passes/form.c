@@ -9,7 +9,9 @@
 
 #include <string.h>
 
-static ValueId operand(const Graph *g, const Node *n, uint32_t i) { return g->operand[n->in0 + i]; }
+static ValueId operand(const Graph *g, const Node *n, uint32_t i) {
+    return g->operand[n->in0 + i];
+}
 
 /* The linear_ce whose lse the gradient reads, if the gradient is of the plain form. */
 static int32_t forward_of(const Graph *g, const Node *grad) {

@@ -1,23 +1,30 @@
-/* fuse: ST_LOCAL -> ST_LOCAL. Labels groups of element-wise nodes and reductions that become one kernel, and puts the nodes
- * of a group side by side. Exact: a kernel does for each element what its nodes do one by one.
+/* fuse: ST_LOCAL -> ST_LOCAL. Labels groups of element-wise nodes and reductions that become one kernel, and
+ * puts the nodes of a group side by side. Exact: a kernel does for each element what its nodes do one by one.
  *
- * Groups grow forwards: all other nodes run as soon as they can, then a group starts at the first node that is ready
- * and takes in what is ready with it. A node that waits for another kernel cannot join, so groups are convex and free of
- * cycles by construction. What a kernel can do (codegen/group.c): one iteration space; all reductions of a group remove
- * the same dims; a result kept in memory covers the space, or the dims that reductions leave. */
+ * Groups grow forwards: all other nodes run as soon as they can, then a group starts at the first node that
+ * is ready and takes in what is ready with it. A node that waits for another kernel cannot join, so groups
+ * are convex and free of cycles by construction. What a kernel can do (codegen/group.c): one iteration space;
+ * all reductions of a group remove the same dims; a result kept in memory covers the space, or the dims that
+ * reductions leave. */
 #include "passes/fuse.h"
 
 #include <string.h>
 
 enum { MAX_GROUP = 96, MAX_INPUTS = 40, MAX_PULL = 8, FEW_PIECES = 8, LARGE = 1 << 15 };
 
-typedef struct { DimId d[MAX_DIMS]; uint32_t n; } Dims; /* without dims of size 1 */
+typedef struct {
+    DimId d[MAX_DIMS];
+    uint32_t n;
+} Dims; /* without dims of size 1 */
 
 typedef enum { WAITING, IN_GROUP, PLACED } State;
 
-/* Nodes whose operands are placed, by who goes first. A late node could run long before its reader: it waits for company. */
+/* Nodes whose operands are placed, by who goes first. A late node could run long before its reader: it waits
+ * for company. */
 typedef enum { PLAIN, READY, LATE_LIGHT, LATE_FORWARD, LATE_BACKWARD, NCLASS } Class;
-typedef struct { uint32_t *node, n; } Heap;
+typedef struct {
+    uint32_t *node, n;
+} Heap;
 
 typedef struct {
     uint32_t node[MAX_GROUP], n;
@@ -32,15 +39,15 @@ typedef struct {
     const Graph *g;
     Uses uses;
     State *state;
-    uint32_t *waits;     /* operands' nodes not placed yet */
-    uint32_t *early;     /* those of them that are not late: at 0 the rest may be pulled in */
-    bool *is_result;     /* of nodes: read from outside */
-    bool *checked;       /* flows into what is checked before a state changes */
-    bool *next;          /* new value of a parameter or state */
+    uint32_t *waits; /* operands' nodes not placed yet */
+    uint32_t *early; /* those of them that are not late: at 0 the rest may be pulled in */
+    bool *is_result; /* of nodes: read from outside */
+    bool *checked;   /* flows into what is checked before a state changes */
+    bool *next;      /* new value of a parameter or state */
     uint32_t *order, norder;
     uint32_t *label, nlabel;
     Heap heap[NCLASS];
-    bool *late;          /* made again, or backward though only the forward pass is needed to make it */
+    bool *late; /* made again, or backward though only the forward pass is needed to make it */
     const bool *model;
     Group grp;
 } Fuse;
@@ -77,7 +84,9 @@ static bool holds(const Dims *a, const Dims *b) {
         if (!dims_have(a->d, a->n, b->d[i])) return false;
     return true;
 }
-static bool same_set(const Dims *a, const Dims *b) { return a->n == b->n && holds(a, b); }
+static bool same_set(const Dims *a, const Dims *b) {
+    return a->n == b->n && holds(a, b);
+}
 static bool same_list(const Dims *a, const Dims *b) {
     for (uint32_t i = 0; i < a->n && i < b->n; i++)
         if (!dim_is(a->d[i], b->d[i])) return false;
@@ -95,13 +104,23 @@ static int64_t count_of(const Graph *g, const Dims *s) {
     return n;
 }
 
-static const Node *node_at(const Fuse *f, uint32_t i) { return &f->g->node[i]; }
-static uint32_t def_of(const Fuse *f, ValueId v) { return f->g->value[v.i].def.i; }
-static ValueId operand(const Fuse *f, const Node *n, uint32_t k) { return f->g->operand[n->in0 + k]; }
-static bool fusible(const Node *n) { return op_info[n->op].kind == K_EW || op_info[n->op].kind == K_REDUCE; }
+static const Node *node_at(const Fuse *f, uint32_t i) {
+    return &f->g->node[i];
+}
+static uint32_t def_of(const Fuse *f, ValueId v) {
+    return f->g->value[v.i].def.i;
+}
+static ValueId operand(const Fuse *f, const Node *n, uint32_t k) {
+    return f->g->operand[n->in0 + k];
+}
+static bool fusible(const Node *n) {
+    return op_info[n->op].kind == K_EW || op_info[n->op].kind == K_REDUCE;
+}
 
 /* ---- may a node join */
-static bool is_in(const Fuse *f, uint32_t i) { return f->state[i] == IN_GROUP; }
+static bool is_in(const Fuse *f, uint32_t i) {
+    return f->state[i] == IN_GROUP;
+}
 
 /* Everything that reads node i is in the group, or is `also`. */
 static bool inside(const Fuse *f, uint32_t i, uint32_t also) {
@@ -145,18 +164,22 @@ static bool widen(const Fuse *f, uint32_t i, Group *w) {
     return true;
 }
 
-/* May node i's value stand in memory in the space of w? Few long rows are for one thread each: results of the whole
- * space are then left to a kernel that all threads share. */
+/* May node i's value stand in memory in the space of w? Few long rows are for one thread each: results of the
+ * whole space are then left to a kernel that all threads share. */
 static bool storable(const Fuse *f, const Group *w, uint32_t i) {
     Dims own = dims_of(f->g, &f->g->value[node_at(f, i)->out0].ty), outer = without(&w->full, &w->inner);
     if (w->reduces && same_set(&own, &outer)) return true;
-    if (!same_set(&own, &w->full) || w->column) return false; /* rows of a column nest are cut into short pieces */
+    if (!same_set(&own, &w->full) || w->column)
+        return false; /* rows of a column nest are cut into short pieces */
     return !w->reduces || count_of(f->g, &outer) >= FEW_PIECES || count_of(f->g, &w->full) < LARGE;
 }
 
-static bool is_backward(const Node *n) { return (n->flags & N_BWD) != 0; }
+static bool is_backward(const Node *n) {
+    return (n->flags & N_BWD) != 0;
+}
 static bool is_number(const Fuse *f, uint32_t i) {
-    return op_info[node_at(f, i)->op].kind == K_EW && dims_of(f->g, &f->g->value[node_at(f, i)->out0].ty).n == 0;
+    return op_info[node_at(f, i)->op].kind == K_EW &&
+           dims_of(f->g, &f->g->value[node_at(f, i)->out0].ty).n == 0;
 }
 
 /* A node for sums over columns may start their kernel, or join what nobody else will read. */
@@ -167,8 +190,8 @@ static bool spoils_columns(const Fuse *f, const Group *w, uint32_t i) {
     return false;
 }
 
-/* Heavy groups stay inside a block of the model; one reader's block may be added (residual and norm). Else the blocks
- * of several heads would be bound together, and all their buffers would live at once. */
+/* Heavy groups stay inside a block of the model; one reader's block may be added (residual and norm). Else
+ * the blocks of several heads would be bound together, and all their buffers would live at once. */
 static bool lane_allows(const Fuse *f, const Group *w, uint32_t i) {
     const Node *n = node_at(f, i);
     if (w->n == 0 || !w->heavy) return true;
@@ -187,15 +210,15 @@ static uint32_t inputs_of(const Fuse *f, uint32_t also) {
     return n;
 }
 
-/* A sum of gradients of a weight that several places share. Each such sum is a kernel of its own, so that a gradient can
- * be added as soon as it is there instead of waiting in memory for the others. */
+/* A sum of gradients of a weight that several places share. Each such sum is a kernel of its own, so that a
+ * gradient can be added as soon as it is there instead of waiting in memory for the others. */
 static bool adds_weights(const Fuse *f, const Node *n) {
     const Type *t = &f->g->value[n->out0].ty;
     return n->op == OP_add && is_backward(n) && (n->section & 1) && t->ndim > 0 && !type_has(t, f->g->batch);
 }
 
-/* May node i, all operands of which are placed or in the group, join? A backward node that is ready in the forward pass
- * stays out of its kernels: its result would wait in memory until the backward pass reads it. */
+/* May node i, all operands of which are placed or in the group, join? A backward node that is ready in the
+ * forward pass stays out of its kernels: its result would wait in memory until the backward pass reads it. */
 static bool may_join(const Fuse *f, uint32_t i, uint32_t reader, Group *w) {
     const Node *n = node_at(f, i);
     const Group *grp = &f->grp;
@@ -262,12 +285,14 @@ static bool try_late(Fuse *f, uint32_t i, int depth) {
 static bool grow_at(Fuse *f, uint32_t i) {
     const Node *n = node_at(f, i);
     bool any = false;
-    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++) any |= try_late(f, f->uses.use[u].i, MAX_PULL);
+    for (uint32_t u = f->uses.use0[n->out0]; u < f->uses.use0[n->out0 + 1]; u++)
+        any |= try_late(f, f->uses.use[u].i, MAX_PULL);
     for (uint32_t k = 0; k < n->nin; k++) {
         ValueId v = operand(f, n, k);
         Dims own = dims_of(f->g, value_type(f->g, v));
         bool heavy = type_heavy(f->model, value_type(f->g, v));
-        if (is_in(f, def_of(f, v)) || value_node(f->g, v)->op == OP_const || !same_set(&own, &f->grp.full)) continue;
+        if (is_in(f, def_of(f, v)) || value_node(f->g, v)->op == OP_const || !same_set(&own, &f->grp.full))
+            continue;
         for (uint32_t u = f->uses.use0[v.i]; u < f->uses.use0[v.i + 1]; u++) {
             uint32_t r = f->uses.use[u].i;
             if (!heavy || fuse_same_lane(node_at(f, r), n)) any |= try_late(f, r, MAX_PULL);
@@ -289,8 +314,12 @@ static void push(Fuse *f, uint32_t i) {
     const Node *n = node_at(f, i);
     if (f->waits[i] > 0 && (f->early[i] > 0 || !fusible(n) || f->late[i])) return;
     Class c = READY;
-    if (!fusible(n)) c = PLAIN;
-    else if (f->late[i]) c = !type_heavy(f->model, &f->g->value[n->out0].ty) ? LATE_LIGHT : is_backward(n) ? LATE_BACKWARD : LATE_FORWARD;
+    if (!fusible(n))
+        c = PLAIN;
+    else if (f->late[i])
+        c = !type_heavy(f->model, &f->g->value[n->out0].ty) ? LATE_LIGHT
+            : is_backward(n)                                ? LATE_BACKWARD
+                                                            : LATE_FORWARD;
     heap_push(&f->heap[c], i);
 }
 
@@ -341,8 +370,7 @@ static void make_group(Fuse *f, uint32_t seed) {
 }
 
 static void run(Fuse *f) {
-    for (uint32_t i = 0; i < f->g->nnode; i++)
-        push(f, i);
+    for (uint32_t i = 0; i < f->g->nnode; i++) push(f, i);
     for (Class c = PLAIN; c < NCLASS;) {
         if (f->heap[c].n == 0) {
             c++;
@@ -351,26 +379,31 @@ static void run(Fuse *f) {
         uint32_t i = heap_pop(&f->heap[c]);
         c = PLAIN;
         if (f->state[i] != WAITING) continue;
-        if (fusible(node_at(f, i))) make_group(f, i);
-        else place(f, i);
+        if (fusible(node_at(f, i)))
+            make_group(f, i);
+        else
+            place(f, i);
     }
 }
 
-/* ---- units back in node order: of those whose operands are there, the one with the least first node. `order` lists
- * whole groups, each in node order. */
+/* ---- units back in node order: of those whose operands are there, the one with the least first node.
+ * `order` lists whole groups, each in node order. */
 static void settle(Fuse *f) {
     uint32_t n = f->g->nnode, *begin = NEWN(f->a, uint32_t, n + 1), norder = 0;
     Heap next = {NEWN(f->a, uint32_t, n + 1), 0};
-    uint32_t *size = NEWN(f->a, uint32_t, n + 1), *unit = NEWN(f->a, uint32_t, n + 1); /* by first node of the unit */
+    uint32_t *size = NEWN(f->a, uint32_t, n + 1),
+             *unit = NEWN(f->a, uint32_t, n + 1); /* by first node of the unit */
     uint32_t *waits = NEWN(f->a, uint32_t, n + 1);
     for (uint32_t i = 0; i < n; i += size[f->order[i]]) {
         uint32_t first = f->order[i], label = f->label[first];
         begin[first] = i;
-        for (size[first] = 1; label && i + size[first] < n && f->label[f->order[i + size[first]]] == label;) size[first]++;
+        for (size[first] = 1; label && i + size[first] < n && f->label[f->order[i + size[first]]] == label;)
+            size[first]++;
         for (uint32_t k = 0; k < size[first]; k++) unit[f->order[i + k]] = first;
     }
     for (uint32_t i = 0; i < n; i++)
-        for (uint32_t k = 0; k < node_at(f, i)->nin; k++) waits[unit[i]] += unit[def_of(f, operand(f, node_at(f, i), k))] != unit[i];
+        for (uint32_t k = 0; k < node_at(f, i)->nin; k++)
+            waits[unit[i]] += unit[def_of(f, operand(f, node_at(f, i), k))] != unit[i];
     for (uint32_t i = 0; i < n; i++)
         if (unit[i] == i && waits[i] == 0) heap_push(&next, i);
     uint32_t *order = NEWN(f->a, uint32_t, n + 1);
@@ -397,7 +430,8 @@ static void mark_results(Fuse *f) {
         uint32_t n = def_of(f, g->result[i].v);
         f->is_result[n] = true;
         f->next[n] |= strcmp(g->result[i].kind, "next") == 0;
-        for (size_t k = 0; k < WM_LEN(checked); k++) f->checked[n] |= strcmp(g->result[i].kind, checked[k]) == 0;
+        for (size_t k = 0; k < WM_LEN(checked); k++)
+            f->checked[n] |= strcmp(g->result[i].kind, checked[k]) == 0;
     }
     for (uint32_t i = 0; i < g->nopt; i++)
         if (value_is(g->opt[i].lr)) f->is_result[def_of(f, g->opt[i].lr)] = true;
@@ -410,7 +444,8 @@ static void mark_results(Fuse *f) {
     }
 }
 
-/* Backward nodes that follow from no adjoint: what other kernels of the backward pass make starts the adjoints. */
+/* Backward nodes that follow from no adjoint: what other kernels of the backward pass make starts the
+ * adjoints. */
 static void mark_late(Fuse *f) {
     bool *adjoint = NEWN(f->a, bool, f->g->nnode + 1);
     for (uint32_t i = 0; i < f->g->nnode; i++) {
@@ -436,10 +471,19 @@ Graph *pass_fuse(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     if (!o->off_fuse) g = fuse_recompute(a, g);
     uint32_t n = g->nnode + 1;
     Fuse *f = NEW(a, Fuse);
-    *f = (Fuse){.a = a, .g = g, .uses = graph_uses(a, g), .state = NEWN(a, State, n), .waits = NEWN(a, uint32_t, n), .early = NEWN(a, uint32_t, n),
-                .is_result = NEWN(a, bool, n), .checked = NEWN(a, bool, n), .next = NEWN(a, bool, n),
-                .order = NEWN(a, uint32_t, n), .label = NEWN(a, uint32_t, n),
-                .late = NEWN(a, bool, n), .model = model_dims(a, g)};
+    *f = (Fuse){.a = a,
+                .g = g,
+                .uses = graph_uses(a, g),
+                .state = NEWN(a, State, n),
+                .waits = NEWN(a, uint32_t, n),
+                .early = NEWN(a, uint32_t, n),
+                .is_result = NEWN(a, bool, n),
+                .checked = NEWN(a, bool, n),
+                .next = NEWN(a, bool, n),
+                .order = NEWN(a, uint32_t, n),
+                .label = NEWN(a, uint32_t, n),
+                .late = NEWN(a, bool, n),
+                .model = model_dims(a, g)};
     for (Class c = PLAIN; c < NCLASS; c++) f->heap[c].node = NEWN(a, uint32_t, 3 * (wm_size)n);
     mark_results(f);
     mark_late(f);

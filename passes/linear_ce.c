@@ -29,18 +29,24 @@ typedef struct {
     Rewrite r;
     Graph *g;
     Slicer slicer;
-    Triples heads;  /* logits -> index into head */
+    Triples heads; /* logits -> index into head */
     Head *head;
     uint32_t nhead, head_cap;
     Made *made;
     uint32_t nmade, made_cap;
 } Loss;
 
-static Type ty(const Loss *x, ValueId v) { return *value_type(x->g, v); }
-static ValueId num(Loss *x, DType dt, double v) { return b_const(x->g, dt, v); }
+static Type ty(const Loss *x, ValueId v) {
+    return *value_type(x->g, v);
+}
+static ValueId num(Loss *x, DType dt, double v) {
+    return b_const(x->g, dt, v);
+}
 
 /* ---- logits written out (form A) */
-typedef struct { ValueId lse, p; } Soft;
+typedef struct {
+    ValueId lse, p;
+} Soft;
 
 static Soft softmax(Loss *x, ValueId logits, DimId cls) {
     Graph *g = x->g;
@@ -79,7 +85,9 @@ static ValueId plain_kl(Loss *x, const Node *n, const ValueId *in) {
     return b_over(g, OP_sum, b_ew2(g, OP_mul, ratio, a.p), &cls, 1);
 }
 
-static ValueId plain_argmax(Loss *x, const Node *n, const ValueId *in) { return rewrite_with(&x->r, n, in); }
+static ValueId plain_argmax(Loss *x, const Node *n, const ValueId *in) {
+    return rewrite_with(&x->r, n, in);
+}
 
 /* ---- what the logits are made of */
 static Head resolve(Loss *x, ValueId logits, DimId cls);
@@ -131,7 +139,8 @@ static Head resolve(Loss *x, ValueId logits, DimId cls) {
     if (triples_get(&x->heads, logits.i, cls.i, &at)) return x->head[at];
     Node n = *value_node(x->g, logits);
     Head h = {.cls = cls};
-    if (n.op == OP_matmul) h = resolve_matmul(x, &n, cls);
+    if (n.op == OP_matmul)
+        h = resolve_matmul(x, &n, cls);
     else if (n.op == OP_select || n.op == OP_shift || n.op == OP_transpose || n.op == OP_stop_grad)
         h = resolve_moved(x, &n, cls);
     GROW(x->r.a, x->head, x->nhead, x->head_cap);
@@ -342,8 +351,10 @@ Graph *pass_linear_ce(Arena *a, const Graph *g, const PassOptions *o, Diags *d) 
     triples_init(&x.heads, a);
     for (uint32_t i = 0; i < g->nnode; i++) {
         const Node *n = &g->node[i];
-        if (loss_row[n->op].plain) rewrite_loss(&x, n, o->off_linear_ce);
-        else rewrite_copy(&x.r, n);
+        if (loss_row[n->op].plain)
+            rewrite_loss(&x, n, o->off_linear_ce);
+        else
+            rewrite_copy(&x.r, n);
     }
     graph_copy_results(x.g, g, x.r.map);
     Graph *made = graph_live(a, merge_dummies(&x, x.g));

@@ -1,10 +1,11 @@
-/* localize: ST_TRAIN -> ST_LOCAL on one rank. `micro` becomes sections: even ones run once a step, odd ones once for each
- * micro-batch. Exact.
+/* localize: ST_TRAIN -> ST_LOCAL on one rank. `micro` becomes sections: even ones run once a step, odd ones
+ * once for each micro-batch. Exact.
  *
- * A walk forward finds the earliest section of each node; a walk backward places each as late as its readers allow, so
- * that a forward pass whose gradient waits for a count of the whole step is not run twice. A node of a micro-batch that
- * several odd sections need is cloned into each if it follows from data alone; kept for all micro-batches (micro_stack,
- * micro_slice) if it has one number per row; else kept when G = 1 and cloned when G > 1. Clones keep origin, path, loc. */
+ * A walk forward finds the earliest section of each node; a walk backward places each as late as its readers
+ * allow, so that a forward pass whose gradient waits for a count of the whole step is not run twice. A node
+ * of a micro-batch that several odd sections need is cloned into each if it follows from data alone; kept for
+ * all micro-batches (micro_stack, micro_slice) if it has one number per row; else kept when G = 1 and cloned
+ * when G > 1. Clones keep origin, path, loc. */
 #include "passes/rewrite.h"
 
 #include <string.h>
@@ -24,19 +25,33 @@ typedef struct {
     bool *keep;                       /* by value: needs a micro_stack */
     bool *model_dim;                  /* by dim: width of a model */
     uint8_t last;
-    ValueId *cur, *stack, *map;       /* latest instance; stack; step values (results: stacks) in r */
+    ValueId *cur, *stack, *map; /* latest instance; stack; step values (results: stacks) in r */
     uint8_t *cur_section;
-    int32_t *node;                    /* first instance of each node in r */
-    ValueId number;                   /* the running micro-batch's index */
+    int32_t *node;  /* first instance of each node in r */
+    ValueId number; /* the running micro-batch's index */
 } Localize;
 
-static bool has_micro(const Localize *l, const Type *t) { return l->g->micro.i < l->g->ndim && type_has(t, l->g->micro); }
-static ValueId operand(const Localize *l, const Node *n, uint32_t k) { return l->g->operand[n->in0 + k]; }
-static uint32_t def_of(const Localize *l, ValueId v) { return l->g->value[v.i].def.i; }
-static bool kept_op(Op op) { return op == OP_micro_sum || op == OP_micro_stack; }
-static bool random_op(Op op) { return op == OP_uniform || op == OP_normal; }
-static int lowest(uint64_t m) { return __builtin_ctzll(m); }
-static bool several(uint64_t m) { return (m & (m - 1)) != 0; }
+static bool has_micro(const Localize *l, const Type *t) {
+    return l->g->micro.i < l->g->ndim && type_has(t, l->g->micro);
+}
+static ValueId operand(const Localize *l, const Node *n, uint32_t k) {
+    return l->g->operand[n->in0 + k];
+}
+static uint32_t def_of(const Localize *l, ValueId v) {
+    return l->g->value[v.i].def.i;
+}
+static bool kept_op(Op op) {
+    return op == OP_micro_sum || op == OP_micro_stack;
+}
+static bool random_op(Op op) {
+    return op == OP_uniform || op == OP_normal;
+}
+static int lowest(uint64_t m) {
+    return __builtin_ctzll(m);
+}
+static bool several(uint64_t m) {
+    return (m & (m - 1)) != 0;
+}
 
 /* ---- what a node is and when it can run at the earliest */
 static bool classify(const Localize *l, const Node *n) {
@@ -53,7 +68,9 @@ static bool classify(const Localize *l, const Node *n) {
     return micro;
 }
 
-static bool small(const Localize *l, const Type *t) { return !type_heavy(l->model_dim, t); }
+static bool small(const Localize *l, const Type *t) {
+    return !type_heavy(l->model_dim, t);
+}
 
 static void find_early(Localize *l) {
     const Graph *g = l->g;
@@ -65,9 +82,12 @@ static void find_early(Localize *l) {
         for (uint32_t k = 0; k < n->nin; k++) {
             ValueId v = operand(l, n, k);
             uint32_t def = def_of(l, v), e = l->early[def];
-            if (l->is_micro[i]) e += l->is_micro[def] ? 0 : 1;
-            else if (l->is_micro[def]) e += 1;
-            else if (n->op == OP_micro_sum && has_micro(l, value_type(g, v))) e += 2; /* through a slice */
+            if (l->is_micro[i])
+                e += l->is_micro[def] ? 0 : 1;
+            else if (l->is_micro[def])
+                e += 1;
+            else if (n->op == OP_micro_sum && has_micro(l, value_type(g, v)))
+                e += 2; /* through a slice */
             if (e > at) at = e;
             data &= l->is_micro[def] ? l->data[def] : small(l, value_type(g, v));
         }
@@ -132,12 +152,15 @@ static void place_node(Localize *l, uint32_t i) {
     }
     l->place[i] = at;
     wm_check(l->a, !at || lowest(at) >= l->early[i] || (op_info[n->op].flags & F_LEAF),
-             "%s of '%s' would run in section %d, before %u", op_info[n->op].name, n->path, lowest(at), l->early[i]);
+             "%s of '%s' would run in section %d, before %u", op_info[n->op].name, n->path, lowest(at),
+             l->early[i]);
     for (; at; at &= at - 1) {
         int s = lowest(at);
         for (uint32_t k = 0; k < n->nin; k++) {
-            if (l->is_micro[i]) micro_reads(l, operand(l, n, k), s);
-            else step_reads(l, n, operand(l, n, k), s);
+            if (l->is_micro[i])
+                micro_reads(l, operand(l, n, k), s);
+            else
+                step_reads(l, n, operand(l, n, k), s);
         }
     }
 }
@@ -204,7 +227,8 @@ static ValueId stack_of(Localize *l, ValueId v, int s) {
     return l->stack[v.i];
 }
 
-/* The running micro-batch's piece of a value that holds them all. Pieces are addressed, so micro must come first. */
+/* The running micro-batch's piece of a value that holds them all. Pieces are addressed, so micro must come
+ * first. */
 static ValueId slice_of(Localize *l, ValueId v, int s) {
     if (l->cur_section[v.i] == s) return l->cur[v.i];
     Graph *r = l->r;
@@ -214,8 +238,8 @@ static ValueId slice_of(Localize *l, ValueId v, int s) {
     const Node *n = value_node(l->g, v);
     r->path = n->path;
     r->loc = n->loc;
-    wm_check(l->a, value_type(r, whole)->dim[0].i == r->micro.i, "the %s of '%s' does not begin with the micro-batch",
-             op_info[n->op].name, n->path);
+    wm_check(l->a, value_type(r, whole)->dim[0].i == r->micro.i,
+             "the %s of '%s' does not begin with the micro-batch", op_info[n->op].name, n->path);
     l->cur[v.i] = build(r, OP_micro_slice, &whole, 1, NULL, 0);
     l->cur_section[v.i] = (uint8_t)s;
     mark_new(l, first, s);
@@ -266,7 +290,8 @@ static ValueId make_node(Localize *l, const Node *n, int s) {
 static void emit_node(Localize *l, uint32_t i, int s) {
     const Node *n = &l->g->node[i];
     Graph *r = l->r;
-    for (uint32_t k = 0; k < n->nin; k++) operand_in(l, n, operand(l, n, k), s); /* slices and stacks come before */
+    for (uint32_t k = 0; k < n->nin; k++)
+        operand_in(l, n, operand(l, n, k), s); /* slices and stacks come before */
     uint32_t first = r->nnode;
     r->origin = NONE;
     ValueId v = make_node(l, n, s);
@@ -275,8 +300,10 @@ static void emit_node(Localize *l, uint32_t i, int s) {
     bool clone = l->node[i] != NONE;
     if (first < r->nnode) {
         Node *c = &r->node[r->nnode - 1];
-        if (n->origin >= 0 && l->node[n->origin] != NONE) c->origin = l->node[n->origin];
-        else if (clone) c->origin = l->node[i];
+        if (n->origin >= 0 && l->node[n->origin] != NONE)
+            c->origin = l->node[n->origin];
+        else if (clone)
+            c->origin = l->node[i];
         if (clone) c->flags |= N_REMAT;
         if (!clone) l->node[i] = (int32_t)r->nnode - 1;
     }
@@ -301,7 +328,8 @@ static void emit_section(Localize *l, int s) {
         for (uint32_t k = 0; k < n->nout; k++) {
             ValueId v = {n->out0 + k};
             if (stacks && l->keep[v.i]) stack_of(l, v, s);
-            if ((s & 1) && !l->is_micro[i] && (l->hard[v.i] >> s & 1) && has_micro(l, &g->value[v.i].ty)) slice_of(l, v, s);
+            if ((s & 1) && !l->is_micro[i] && (l->hard[v.i] >> s & 1) && has_micro(l, &g->value[v.i].ty))
+                slice_of(l, v, s);
         }
     }
     for (uint32_t i = 0; i < g->nnode; i++)
@@ -313,7 +341,8 @@ static void add_numbers(Localize *l) {
     static const char *const need[] = {"step", "seed", "micro"};
     Graph *r = l->r;
     bool draws = false;
-    for (uint32_t i = 0; i < l->g->nnode; i++) draws |= (random_op(l->g->node[i].op) || l->g->node[i].op == OP_shuffle) && l->place[i];
+    for (uint32_t i = 0; i < l->g->nnode; i++)
+        draws |= (random_op(l->g->node[i].op) || l->g->node[i].op == OP_shuffle) && l->place[i];
     for (uint32_t k = 0; draws && k < WM_LEN(need); k++) {
         bool there = false;
         for (uint32_t i = 0; i < r->nnode; i++)
@@ -339,7 +368,8 @@ static void copy_results(Localize *l) {
         Result *x = &r->result[k];
         Op op = value_node(r, x->v)->op;
         if (op != OP_param && op != OP_state) continue;
-        uint32_t first = r->nnode; /* the old value, which the end of the step overwrites: a copy of its own */
+        uint32_t first =
+            r->nnode; /* the old value, which the end of the step overwrites: a copy of its own */
         ValueId v = b_ew1(r, OP_stop_grad, x->v);
         r->result[k].v = v;
         mark_new(l, first, l->last);

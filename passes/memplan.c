@@ -1,17 +1,25 @@
-/* memplan: ST_SCHEDULED -> ST_PLANNED. Gives every value its arena, offset and stride, every node its scratch. Exact.
+/* memplan: ST_SCHEDULED -> ST_PLANNED. Gives every value its arena, offset and stride, every node its
+ * scratch. Exact.
  *
- * Values that must be one memory form a buffer: a value and its micro_stack and micro_slices, a leaf of a micro-batch and
- * its micro_sum when G = 1, a parameter and its next value when the update is the last to read the old one, an operand
- * and the result of an element-wise unit in which it dies. A buffer lives over units (a fusion group or a node); what
- * outlives a micro-batch lives over its whole section. Buffers are placed one after the other (largest first, longest
- * first, ..: the best of a few orders), each into the smallest gap that holds it. Ties by id. */
+ * Values that must be one memory form a buffer: a value and its micro_stack and micro_slices, a leaf of a
+ * micro-batch and its micro_sum when G = 1, a parameter and its next value when the update is the last to
+ * read the old one, an operand and the result of an element-wise unit in which it dies. A buffer lives over
+ * units (a fusion group or a node); what outlives a micro-batch lives over its whole section. Buffers are
+ * placed one after the other (largest first, longest first, ..: the best of a few orders), each into the
+ * smallest gap that holds it. Ties by id. */
 #include "passes/passes.h"
 
 #include <string.h>
 
 enum { STATE = 0, WORK = 1, ALIGN = 64 };
-typedef struct { int64_t bytes, off; uint32_t from, to; bool used, state, stacked; } Buffer;
-typedef struct { uint32_t first, count, section; } Unit;
+typedef struct {
+    int64_t bytes, off;
+    uint32_t from, to;
+    bool used, state, stacked;
+} Buffer;
+typedef struct {
+    uint32_t first, count, section;
+} Unit;
 
 typedef struct {
     Arena *a;
@@ -21,30 +29,42 @@ typedef struct {
     int64_t micro;
     Unit *unit;
     uint32_t nunit, nsection;
-    uint32_t *unit_of;             /* by node */
-    uint32_t *begin, *end;         /* by section: its first and last unit */
+    uint32_t *unit_of;     /* by node */
+    uint32_t *begin, *end; /* by section: its first and last unit */
     Uses uses;
-    bool *is_result;               /* by value */
-    bool *bare;                    /* by value: has no memory */
-    uint32_t *join;                /* by value: union-find */
-    Buffer *buffer;                /* by representative value, then scratch by node */
+    bool *is_result; /* by value */
+    bool *bare;      /* by value: has no memory */
+    uint32_t *join;  /* by value: union-find */
+    Buffer *buffer;  /* by representative value, then scratch by node */
     uint32_t nbuffer;
 } Memplan;
 
-static const Node *node_of(const Memplan *m, ValueId v) { return value_node(m->g, v); }
-static uint32_t unit_at(const Memplan *m, ValueId v) { return m->unit_of[m->g->value[v.i].def.i]; }
-static bool has_micro(const Memplan *m, const Type *t) { return m->g->micro.i < m->g->ndim && type_has(t, m->g->micro); }
+static const Node *node_of(const Memplan *m, ValueId v) {
+    return value_node(m->g, v);
+}
+static uint32_t unit_at(const Memplan *m, ValueId v) {
+    return m->unit_of[m->g->value[v.i].def.i];
+}
+static bool has_micro(const Memplan *m, const Type *t) {
+    return m->g->micro.i < m->g->ndim && type_has(t, m->g->micro);
+}
 static uint32_t find(const Memplan *m, uint32_t v) {
     while (m->join[v] != v) v = m->join[v] = m->join[m->join[v]];
     return v;
 }
 static void unite(Memplan *m, ValueId a, ValueId b) {
     uint32_t x = find(m, a.i), y = find(m, b.i);
-    if (x < y) m->join[y] = x;
-    else m->join[x] = y;
+    if (x < y)
+        m->join[y] = x;
+    else
+        m->join[x] = y;
 }
-static bool is_view(Op op) { return op == OP_micro_stack || op == OP_micro_slice; }
-static bool is_state(Op op) { return op == OP_param || op == OP_state; }
+static bool is_view(Op op) {
+    return op == OP_micro_stack || op == OP_micro_slice;
+}
+static bool is_state(Op op) {
+    return op == OP_param || op == OP_state;
+}
 
 static void find_units(Memplan *m) {
     const Graph *g = m->g;
@@ -66,7 +86,9 @@ static void find_units(Memplan *m) {
 }
 
 /* ---- which values have memory */
-static bool inline_reader(const Node *n) { return op_info[n->op].kind == K_EW || op_info[n->op].kind == K_REDUCE; }
+static bool inline_reader(const Node *n) {
+    return op_info[n->op].kind == K_EW || op_info[n->op].kind == K_REDUCE;
+}
 
 static bool has_no_memory(const Memplan *m, ValueId v) {
     const Graph *g = m->g;
@@ -85,8 +107,8 @@ static bool same_element(const Memplan *m, const Node *n, const Type *t) {
     return op_info[n->op].kind == K_EW && n->op != OP_expand && type_equal(&m->g->value[n->out0].ty, t);
 }
 
-/* May the next value nv lie on the state v? The unit that makes it must be element-wise throughout, the last reader of
- * the old value, and run after everything that is checked. */
+/* May the next value nv lie on the state v? The unit that makes it must be element-wise throughout, the last
+ * reader of the old value, and run after everything that is checked. */
 static bool on_state(const Memplan *m, ValueId v, ValueId nv, uint32_t checked) {
     const Graph *g = m->g;
     uint32_t u = unit_at(m, nv);
@@ -129,7 +151,8 @@ static void join_next(Memplan *m) {
     }
     for (uint32_t k = 0; k < g->nresult; k++) {
         const char *kind = g->result[k].kind;
-        if (strcmp(kind, "total") != 0 && strcmp(kind, "loss") != 0 && strcmp(kind, "grad_norm") != 0) continue;
+        if (strcmp(kind, "total") != 0 && strcmp(kind, "loss") != 0 && strcmp(kind, "grad_norm") != 0)
+            continue;
         if (unit_at(m, g->result[k].v) > checked) checked = unit_at(m, g->result[k].v);
     }
     for (uint32_t k = 0; k < g->nresult; k++) {
@@ -152,13 +175,16 @@ static bool element_wise(const Memplan *m, uint32_t u) {
     return true;
 }
 
-/* Does v die in unit u, which reads it at the element that it writes, and in which it was made in the same section? */
+/* Does v die in unit u, which reads it at the element that it writes, and in which it was made in the same
+ * section? */
 static bool dies_in(const Memplan *m, ValueId v, uint32_t u) {
     const Graph *g = m->g;
     const Node *def = node_of(m, v);
     const Type *t = value_type(g, v);
     OpKind kind = op_info[def->op].kind;
-    if (m->bare[v.i] || m->is_result[v.i] || kind == K_LEAF || kind == K_TREE || m->unit_of[g->value[v.i].def.i] == u) return false;
+    if (m->bare[v.i] || m->is_result[v.i] || kind == K_LEAF || kind == K_TREE ||
+        m->unit_of[g->value[v.i].def.i] == u)
+        return false;
     if (def->section != m->unit[u].section) return false;
     for (uint32_t k = m->uses.use0[v.i]; k < m->uses.use0[v.i + 1]; k++) {
         uint32_t r = m->uses.use[k].i;
@@ -174,7 +200,8 @@ static bool is_stacked(const Memplan *m, ValueId v) {
     return is_view(node_of(m, v)->op);
 }
 
-/* A result of an element-wise unit takes over the memory of an operand that dies there: w += d needs no third array. */
+/* A result of an element-wise unit takes over the memory of an operand that dies there: w += d needs no third
+ * array. */
 static void join_in_place(Memplan *m) {
     const Graph *g = m->g;
     bool *taken = NEWN(m->a, bool, g->nvalue + 1);
@@ -182,11 +209,14 @@ static void join_in_place(Memplan *m) {
         const Node *n = &g->node[i];
         ValueId v = {n->out0};
         uint32_t u = m->unit_of[i];
-        if (op_info[n->op].kind != K_EW || m->bare[v.i] || find(m, v.i) != v.i || is_stacked(m, v) || !element_wise(m, u)) continue;
+        if (op_info[n->op].kind != K_EW || m->bare[v.i] || find(m, v.i) != v.i || is_stacked(m, v) ||
+            !element_wise(m, u))
+            continue;
         for (uint32_t j = m->unit[u].first; j < m->unit[u].first + m->unit[u].count && !taken[v.i]; j++) {
             for (uint32_t k = 0; k < g->node[j].nin && !taken[v.i]; k++) {
                 ValueId w = g->operand[g->node[j].in0 + k];
-                if (taken[w.i] || !type_equal(value_type(g, w), value_type(g, v)) || !dies_in(m, w, u)) continue;
+                if (taken[w.i] || !type_equal(value_type(g, w), value_type(g, v)) || !dies_in(m, w, u))
+                    continue;
                 unite(m, v, w);
                 taken[w.i] = taken[v.i] = true;
             }
@@ -250,8 +280,10 @@ static void live_value(const Memplan *m, ValueId v) {
         NodeId reader = m->uses.use[k];
         Op op = g->node[reader.i].op;
         if (is_view(op)) continue;
-        if (op == OP_micro_sum) live(b, u, u); /* added right after it was made */
-        else live_use(m, b, v, m->unit_of[reader.i]);
+        if (op == OP_micro_sum)
+            live(b, u, u); /* added right after it was made */
+        else
+            live_use(m, b, v, m->unit_of[reader.i]);
     }
     if (m->o->off_memplan) live(b, 0, last);
 }
@@ -282,13 +314,26 @@ static void live_scratch(Memplan *m, uint32_t i) {
 /* ---- offsets */
 /* Orders in which buffers are placed; the one that needs the least memory is kept. All end in ties by id. */
 typedef double (*KeyFn)(const Buffer *b);
-static double by_bytes(const Buffer *b) { return (double)b->bytes; }
-static double by_area(const Buffer *b) { return (double)b->bytes * ((double)(b->to - b->from) + 1); }
-static double by_life(const Buffer *b) { return (double)(b->to - b->from) + (double)b->bytes * 1e-15; }
-static double by_start(const Buffer *b) { return -(double)b->from; }
+static double by_bytes(const Buffer *b) {
+    return (double)b->bytes;
+}
+static double by_area(const Buffer *b) {
+    return (double)b->bytes * ((double)(b->to - b->from) + 1);
+}
+static double by_life(const Buffer *b) {
+    return (double)(b->to - b->from) + (double)b->bytes * 1e-15;
+}
+static double by_start(const Buffer *b) {
+    return -(double)b->from;
+}
 
-typedef struct { double key; uint32_t id; } Keyed;
-static bool goes_first(Keyed x, Keyed y) { return x.key != y.key ? x.key > y.key : x.id < y.id; }
+typedef struct {
+    double key;
+    uint32_t id;
+} Keyed;
+static bool goes_first(Keyed x, Keyed y) {
+    return x.key != y.key ? x.key > y.key : x.id < y.id;
+}
 
 /* Merge sort: the order must not depend on the C library. */
 static void sort_keyed(Keyed *item, Keyed *tmp, uint32_t n) {
@@ -302,7 +347,8 @@ static void sort_keyed(Keyed *item, Keyed *tmp, uint32_t n) {
     memcpy(item, tmp, n * sizeof *item);
 }
 
-/* `placed` is sorted by offset. The smallest gap among the buffers that live at the same time, or behind them all. */
+/* `placed` is sorted by offset. The smallest gap among the buffers that live at the same time, or behind them
+ * all. */
 static int64_t best_gap(const Memplan *m, const uint32_t *placed, uint32_t nplaced, const Buffer *b) {
     int64_t top = 0, best = -1, best_size = INT64_MAX;
     for (uint32_t k = 0; k < nplaced; k++) {
@@ -394,7 +440,12 @@ static Graph *copy_graph(Arena *a, const Graph *g) {
 
 Graph *pass_memplan(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     (void)d;
-    Memplan m = {.a = a, .g = g, .o = o, .r = copy_graph(a, g), .uses = graph_uses(a, g), .nbuffer = g->nvalue + g->nnode};
+    Memplan m = {.a = a,
+                 .g = g,
+                 .o = o,
+                 .r = copy_graph(a, g),
+                 .uses = graph_uses(a, g),
+                 .nbuffer = g->nvalue + g->nnode};
     m.micro = g->micro.i < g->ndim ? g->dim[g->micro.i].size : 1;
     m.is_result = NEWN(a, bool, g->nvalue + 1);
     m.bare = NEWN(a, bool, g->nvalue + 1);
@@ -407,7 +458,8 @@ Graph *pass_memplan(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
     for (uint32_t v = 0; v < g->nvalue; v++)
         if (!m.bare[v]) live_value(&m, (ValueId){v});
     for (uint32_t i = 0; i < g->nnode; i++) live_scratch(&m, i);
-    for (uint32_t k = 0; k < m.nbuffer; k++) m.buffer[k].bytes = (m.buffer[k].bytes + ALIGN - 1) / ALIGN * ALIGN;
+    for (uint32_t k = 0; k < m.nbuffer; k++)
+        m.buffer[k].bytes = (m.buffer[k].bytes + ALIGN - 1) / ALIGN * ALIGN;
     m.r->arena_bytes[STATE] = place_state(&m);
     m.r->arena_bytes[WORK] = place_work(&m);
     write_back(&m);

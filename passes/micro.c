@@ -9,8 +9,8 @@
 
 /* The attribute whose dims are summed away, by op; ops that are no sums are not listed. */
 static const char *const sum_attr[NOP] = {
-    [OP_sum] = "over", [OP_matmul] = "over", [OP_scatter_add] = "over", [OP_linear_ce_grad] = "row",
-    [OP_linear_kl_grad] = "row",
+    [OP_sum] = "over",           [OP_matmul] = "over",        [OP_scatter_add] = "over",
+    [OP_linear_ce_grad] = "row", [OP_linear_kl_grad] = "row",
 };
 
 static int attr_place(const Node *n, const char *name) {
@@ -41,9 +41,12 @@ static void sum_in_micro(Rewrite *r, const Node *n, const ValueId *in) {
     rewrite_attrs(r->to, r->from, n, attr);
     attr[attr_place(n, sum_attr[n->op])] = at_dims(r->to, over, k);
     ValueId first;
-    if (n->op == OP_sum && !k) first = in[0];
-    else if (n->op == OP_matmul && !k) first = outer(r->to, in[0], in[1]);
-    else first = build(r->to, n->op, in, n->nin, attr, (uint32_t)op_info[n->op].nattr);
+    if (n->op == OP_sum && !k)
+        first = in[0];
+    else if (n->op == OP_matmul && !k)
+        first = outer(r->to, in[0], in[1]);
+    else
+        first = build(r->to, n->op, in, n->nin, attr, (uint32_t)op_info[n->op].nattr);
     for (uint32_t o = 0; o < n->nout; o++) {
         ValueId v = o ? b_out(r->to, first, o) : first;
         const Type *want = &r->from->value[n->out0 + o].ty;
@@ -134,8 +137,10 @@ Graph *pass_micro(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
         }
         ValueId *in = rewrite_operands(&r, n);
         rewrite_at(&r, n);
-        if (sum_attr[n->op]) sum_in_micro(&r, n, in);
-        else stack_operands(&r, n, in);
+        if (sum_attr[n->op])
+            sum_in_micro(&r, n, in);
+        else
+            stack_operands(&r, n, in);
     }
     return rewrite_end(&r);
 }

@@ -14,12 +14,24 @@ typedef struct {
     ValueId t;      /* step + 1 */
 } Step;
 
-static ValueId num(Graph *g, DType dt, double v) { return b_const(g, dt, v); }
-static ValueId mul(Graph *g, ValueId x, ValueId y) { return b_ew2(g, OP_mul, x, y); }
-static ValueId add(Graph *g, ValueId x, ValueId y) { return b_ew2(g, OP_add, x, y); }
-static ValueId sub(Graph *g, ValueId x, ValueId y) { return b_ew2(g, OP_sub, x, y); }
-static ValueId divide(Graph *g, ValueId x, ValueId y) { return b_ew2(g, OP_div, x, y); }
-static ValueId square(Graph *g, ValueId x) { return mul(g, x, x); }
+static ValueId num(Graph *g, DType dt, double v) {
+    return b_const(g, dt, v);
+}
+static ValueId mul(Graph *g, ValueId x, ValueId y) {
+    return b_ew2(g, OP_mul, x, y);
+}
+static ValueId add(Graph *g, ValueId x, ValueId y) {
+    return b_ew2(g, OP_add, x, y);
+}
+static ValueId sub(Graph *g, ValueId x, ValueId y) {
+    return b_ew2(g, OP_sub, x, y);
+}
+static ValueId divide(Graph *g, ValueId x, ValueId y) {
+    return b_ew2(g, OP_div, x, y);
+}
+static ValueId square(Graph *g, ValueId x) {
+    return mul(g, x, x);
+}
 
 static ValueId square_sum(Graph *g, ValueId x) {
     x = b_cast(g, x, DT_F64);

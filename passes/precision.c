@@ -17,10 +17,16 @@ typedef struct {
     uint32_t nclass, class_cap;
 } Prec;
 
-static const Type *type_of(const Prec *x, ValueId v) { return value_type(x->r.to, v); }
-static bool has_micro(const Prec *x, const Type *t) { return type_has(t, x->r.to->micro); }
+static const Type *type_of(const Prec *x, ValueId v) {
+    return value_type(x->r.to, v);
+}
+static bool has_micro(const Prec *x, const Type *t) {
+    return type_has(t, x->r.to->micro);
+}
 
-static Class class_of(const Prec *x, ValueId v) { return v.i < x->nclass ? x->class[v.i] : FREE; }
+static Class class_of(const Prec *x, ValueId v) {
+    return v.i < x->nclass ? x->class[v.i] : FREE;
+}
 
 static void set_class(Prec *x, ValueId v, Class c) {
     while (x->nclass <= v.i) {
@@ -36,10 +42,12 @@ static ValueId as(Prec *x, ValueId v, DType to) {
     if (type_of(x, v)->dt == to || !dtype_real(type_of(x, v)->dt)) return v;
     Node n = *value_node(g, v);
     ValueId made;
-    if (n.op == OP_const) made = b_const(g, to, attr_float(g, &n, "value"));
+    if (n.op == OP_const)
+        made = b_const(g, to, attr_float(g, &n, "value"));
     else if (n.op == OP_cast && value_type(g, g->operand[n.in0])->dt == DT_BOOL)
         made = b_cast(g, g->operand[n.in0], to);
-    else made = b_cast(g, v, to);
+    else
+        made = b_cast(g, v, to);
     set_class(x, made, class_of(x, v));
     return made;
 }
@@ -57,7 +65,10 @@ static ValueId leaf(Prec *x, const Node *n, DType real) {
     return v;
 }
 
-typedef struct { bool micro_in, micro_out, f64, stat, tensor, real; uint8_t ndim; } Facts;
+typedef struct {
+    bool micro_in, micro_out, f64, stat, tensor, real;
+    uint8_t ndim;
+} Facts;
 
 static Facts facts_of(const Prec *x, const Node *n, const ValueId *in) {
     const Graph *from = x->r.from;
@@ -157,8 +168,10 @@ Graph *pass_precision(Arena *a, const Graph *g, const PassOptions *o, Diags *d) 
     Prec x = {.r = rewrite_begin(a, g)};
     for (uint32_t i = 0; i < g->nnode; i++) {
         const Node *n = &g->node[i];
-        if (op_info[n->op].flags & F_LEAF) rewrite_map(&x.r, n, leaf(&x, n, o->real));
-        else node(&x, n, o->real);
+        if (op_info[n->op].flags & F_LEAF)
+            rewrite_map(&x.r, n, leaf(&x, n, o->real));
+        else
+            node(&x, n, o->real);
     }
     graph_copy_results(x.r.to, g, x.r.map);
     results(&x, x.r.to);

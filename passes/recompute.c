@@ -1,9 +1,10 @@
 /* recompute.c: first half of pass fuse: element-wise values that are made again instead of kept. Exact.
  *
- * A reader in the backward pass, or in another block of the model, gets copies of its own of the element-wise nodes in
- * front of it, as far as what they read is small or is kept for that place anyway: the norm's output from x and 1/rms,
- * the SwiGLU product from gate and up. The copies then vanish inside the reader's kernel; what a matmul reads is made
- * once more beside the backward of the same block. Chains are short: what would need more is kept. */
+ * A reader in the backward pass, or in another block of the model, gets copies of its own of the element-wise
+ * nodes in front of it, as far as what they read is small or is kept for that place anyway: the norm's output
+ * from x and 1/rms, the SwiGLU product from gate and up. The copies then vanish inside the reader's kernel;
+ * what a matmul reads is made once more beside the backward of the same block. Chains are short: what would
+ * need more is kept. */
 #include "passes/fuse.h"
 
 #include <string.h>
@@ -17,7 +18,8 @@ typedef struct {
     ValueId *shared; /* by value: its copy for readers that are no element-wise kernels */
 } Recompute;
 
-/* Length of the part of a path that names a block: through its last number, `policy.tail.0` of `policy.tail.0.att`. */
+/* Length of the part of a path that names a block: through its last number, `policy.tail.0` of
+ * `policy.tail.0.att`. */
 static size_t block_length(const char *path) {
     size_t len = 0;
     for (size_t i = 0; path[i]; i++) {
@@ -33,14 +35,22 @@ bool fuse_same_lane(const Node *x, const Node *y) {
     return n == m && memcmp(x->path, y->path, n) == 0;
 }
 
-static bool is_backward(const Node *n) { return (n->flags & N_BWD) != 0; }
+static bool is_backward(const Node *n) {
+    return (n->flags & N_BWD) != 0;
+}
 static bool same_place(const Node *x, const Node *y) {
     return x->section == y->section && is_backward(x) == is_backward(y) && fuse_same_lane(x, y);
 }
-static bool simple(const Node *n) { return op_info[n->op].kind == K_EW; }
-static bool is_param(const Node *n) { return n->op == OP_param || n->op == OP_const; }
+static bool simple(const Node *n) {
+    return op_info[n->op].kind == K_EW;
+}
+static bool is_param(const Node *n) {
+    return n->op == OP_param || n->op == OP_const;
+}
 
-static bool fusible(const Node *n) { return simple(n) || op_info[n->op].kind == K_REDUCE; }
+static bool fusible(const Node *n) {
+    return simple(n) || op_info[n->op].kind == K_REDUCE;
+}
 
 bool fuse_for_columns(const Graph *g, const Uses *uses, uint32_t i) {
     const Node *n = &g->node[i];
@@ -60,8 +70,8 @@ bool fuse_for_columns(const Graph *g, const Uses *uses, uint32_t i) {
     return readers > 0;
 }
 
-/* Something at the reader's place reads u whatever happens here; for a reader that is no element-wise kernel itself, one
- * that can make the copy beside its own results. */
+/* Something at the reader's place reads u whatever happens here; for a reader that is no element-wise kernel
+ * itself, one that can make the copy beside its own results. */
 static bool kept_for(const Recompute *x, ValueId u, const Node *reader) {
     const Graph *g = x->r.from;
     for (uint32_t k = x->uses.use0[u.i]; k < x->uses.use0[u.i + 1]; k++) {
@@ -76,7 +86,8 @@ static bool kept_for(const Recompute *x, ValueId u, const Node *reader) {
 static bool cheap(const Recompute *x, ValueId v, const Node *reader, int depth) {
     const Graph *g = x->r.from;
     const Node *n = value_node(g, v);
-    if (depth == 0 || !simple(n) || n->section != reader->section || !type_heavy(x->model, value_type(g, v))) return false;
+    if (depth == 0 || !simple(n) || n->section != reader->section || !type_heavy(x->model, value_type(g, v)))
+        return false;
     if (same_place(n, reader) || (is_backward(n) && !is_backward(reader))) return false;
     bool reads_heavy = false;
     for (uint32_t k = 0; k < n->nin; k++) {
@@ -94,7 +105,8 @@ static ValueId copy_for(Recompute *x, ValueId v, const Node *reader, int depth) 
     const Graph *g = x->r.from;
     if (!cheap(x, v, reader, depth)) return x->r.map[v.i];
     bool alone = !fusible(reader);
-    if (alone && value_is(x->shared[v.i]) && same_place(value_node(x->r.to, x->shared[v.i]), reader)) return x->shared[v.i];
+    if (alone && value_is(x->shared[v.i]) && same_place(value_node(x->r.to, x->shared[v.i]), reader))
+        return x->shared[v.i];
     const Node *n = value_node(g, v);
     ValueId *in = NEWN(x->r.a, ValueId, n->nin + 1u);
     for (uint32_t k = 0; k < n->nin; k++) in[k] = copy_for(x, g->operand[n->in0 + k], reader, depth - 1);

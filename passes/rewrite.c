@@ -67,7 +67,8 @@ static void mark(const Graph *g, bool *live, ValueId v) {
 /* A state that nothing reads lives as long as it has a next value: that is written to it. */
 static bool has_next(const Graph *g, const Node *n) {
     for (uint32_t i = 0; i < g->nresult; i++)
-        if (!strcmp(g->result[i].kind, "next") && !strcmp(g->result[i].name, attr_str(g, n, "name"))) return true;
+        if (!strcmp(g->result[i].kind, "next") && !strcmp(g->result[i].name, attr_str(g, n, "name")))
+            return true;
     return false;
 }
 
@@ -92,11 +93,15 @@ Graph *graph_live(Arena *a, const Graph *g) {
 }
 
 /* ---- order */
-static ValueId now(const ValueId *subst, ValueId v) { return value_is(subst[v.i]) ? subst[v.i] : v; }
+static ValueId now(const ValueId *subst, ValueId v) {
+    return value_is(subst[v.i]) ? subst[v.i] : v;
+}
 
 /* Depth first with its own stack; nodes in their old order wherever the operands allow it. */
 bool graph_order(Arena *a, const Graph *g, const ValueId *subst, uint32_t *order) {
-    typedef struct { uint32_t node, next; } Frame;
+    typedef struct {
+        uint32_t node, next;
+    } Frame;
     Frame *stack = NEWN(a, Frame, g->nnode + 1);
     uint8_t *state = NEWN(a, uint8_t, g->nnode + 1); /* 1: on the stack, 2: placed */
     uint32_t n = 0;
@@ -206,7 +211,9 @@ bool type_heavy(const bool *wide, const Type *t) {
 }
 
 /* ---- memo */
-void triples_init(Triples *t, Arena *a) { *t = (Triples){.a = a}; }
+void triples_init(Triples *t, Arena *a) {
+    *t = (Triples){.a = a};
+}
 
 static uint32_t triples_slot(const TripleRow *row, uint32_t cap, uint64_t a, uint64_t b) {
     uint64_t key[2] = {a, b};

@@ -48,17 +48,27 @@ ValueId v_fill(Graph *g, DType dt, double value, const DimId *dims, uint32_t n);
 ValueId v_select(Graph *g, ValueId v, DimId dim, int64_t index);
 ValueId v_stack(Graph *g, const ValueId *v, uint32_t n, DimId dim);
 bool dims_have(const DimId *d, uint32_t n, DimId x);
-bool same_dims(const Type *a, const Type *b); /* same dims in the same order */
+bool same_dims(const Type *a, const Type *b);              /* same dims in the same order */
 bool v_is_const(const Graph *g, ValueId v, double *value); /* a const leaf, also behind expand and cast */
-static inline bool dim_is(DimId a, DimId b) { return a.i == b.i; }
+static inline bool dim_is(DimId a, DimId b) {
+    return a.i == b.i;
+}
 
-/* By dim: only models have it (parameters, but no data). A value with such a dim is heavy: its memory counts. */
+/* By dim: only models have it (parameters, but no data). A value with such a dim is heavy: its memory counts.
+ */
 bool *model_dims(Arena *a, const Graph *g);
 bool type_heavy(const bool *wide, const Type *t);
 
 /* Table from three numbers to a value (memo of a pass). Never decides an order. */
-typedef struct { uint64_t a, b; uint32_t v; } TripleRow;
-typedef struct { Arena *a; TripleRow *row; uint32_t n, cap; } Triples;
+typedef struct {
+    uint64_t a, b;
+    uint32_t v;
+} TripleRow;
+typedef struct {
+    Arena *a;
+    TripleRow *row;
+    uint32_t n, cap;
+} Triples;
 void triples_init(Triples *t, Arena *a);
 bool triples_get(const Triples *t, uint64_t a, uint64_t b, uint32_t *v);
 void triples_put(Triples *t, uint64_t a, uint64_t b, uint32_t v);

@@ -44,7 +44,9 @@ static bool check_roundtrip(Arena *a, const Graph *g, const char *pass, Diags *d
 }
 
 /* ---- evaluation of both graphs on the same made-up leaves */
-typedef struct { int64_t tokens; } Made;
+typedef struct {
+    int64_t tokens;
+} Made;
 
 static double unit_of(const char *name, int64_t i) {
     uint64_t w[2] = {hash_bytes(name, strlen(name)), (uint64_t)i};
@@ -58,11 +60,16 @@ static bool made_leaf(void *ctx, const Graph *g, const Node *n, double *out, int
     uint64_t salt = hash_bytes(model, strlen(model));
     for (int64_t i = 0; i < count; i++) {
         double u = unit_of(name, i ^ (int64_t)(salt & 0xffff0000));
-        if (n->op == OP_scalar) out[i] = strcmp(name, "steps") ? 2 : 100;
-        else if (n->op == OP_state) out[i] = u;
-        else if (dt == DT_BOOL) out[i] = !strcmp(name, "present") ? u < 0.9 : u < 0.6;
-        else if (dt == DT_I32) out[i] = u < 0.1 ? -100 : floor(u * (double)m->tokens);
-        else out[i] = u - 0.5;
+        if (n->op == OP_scalar)
+            out[i] = strcmp(name, "steps") ? 2 : 100;
+        else if (n->op == OP_state)
+            out[i] = u;
+        else if (dt == DT_BOOL)
+            out[i] = !strcmp(name, "present") ? u < 0.9 : u < 0.6;
+        else if (dt == DT_I32)
+            out[i] = u < 0.1 ? -100 : floor(u * (double)m->tokens);
+        else
+            out[i] = u - 0.5;
     }
     return true;
 }

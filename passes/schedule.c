@@ -1,29 +1,36 @@
 /* schedule: ST_LOCAL -> ST_SCHEDULED. The total order of execution. Exact: only the order changes.
  *
- * A list scheduler over units (a fusion group or a single node), section by section. Values without a dim of a model
- * are cheap and come first; then backward before forward, then whatever reads the value made last (depth first), then,
- * of the forward, the highest id: gradients of what heads share are added from the last head on. So a head runs through
- * its loss and its own backward before another begins, and at most one head's activations live. The last section first
- * makes what is checked before a state may change. */
+ * A list scheduler over units (a fusion group or a single node), section by section. Values without a dim of
+ * a model are cheap and come first; then backward before forward, then whatever reads the value made last
+ * (depth first), then, of the forward, the highest id: gradients of what heads share are added from the last
+ * head on. So a head runs through its loss and its own backward before another begins, and at most one head's
+ * activations live. The last section first makes what is checked before a state may change. */
 #include "passes/rewrite.h"
 
 #include <string.h>
 
-typedef struct { uint32_t first, count, waits; bool backward, light, early, sink, leaf; } Unit;
+typedef struct {
+    uint32_t first, count, waits;
+    bool backward, light, early, sink, leaf;
+} Unit;
 typedef struct {
     Arena *a;
     const Graph *g;
     Unit *unit;
     uint32_t nunit;
-    uint32_t *unit_of;   /* by node */
-    uint32_t *made;      /* by unit: 1 + its place in the order; 0: not yet */
-    uint32_t *order;     /* units in their final order */
+    uint32_t *unit_of; /* by node */
+    uint32_t *made;    /* by unit: 1 + its place in the order; 0: not yet */
+    uint32_t *order;   /* units in their final order */
     uint32_t norder;
     Uses uses;
 } Schedule;
 
-static uint32_t def_unit(const Schedule *s, ValueId v) { return s->unit_of[s->g->value[v.i].def.i]; }
-static uint32_t section_of(const Schedule *s, uint32_t u) { return s->g->node[s->unit[u].first].section; }
+static uint32_t def_unit(const Schedule *s, ValueId v) {
+    return s->unit_of[s->g->value[v.i].def.i];
+}
+static uint32_t section_of(const Schedule *s, uint32_t u) {
+    return s->g->node[s->unit[u].first].section;
+}
 
 static void find_units(Schedule *s) {
     const Graph *g = s->g;
@@ -34,8 +41,8 @@ static void find_units(Schedule *s) {
         if (!joins) s->unit[s->nunit++].first = i;
         s->unit[s->nunit - 1].count++;
         s->unit_of[i] = s->nunit - 1;
-        wm_check(s->a, !joins || g->node[i].section == g->node[i - 1].section, "group %u lies in two sections",
-                 g->node[i].group);
+        wm_check(s->a, !joins || g->node[i].section == g->node[i - 1].section,
+                 "group %u lies in two sections", g->node[i].group);
     }
 }
 
@@ -90,7 +97,9 @@ static uint32_t newest(const Schedule *s, uint32_t u) {
     return best;
 }
 
-typedef struct { uint32_t unit, newest; } Ready;
+typedef struct {
+    uint32_t unit, newest;
+} Ready;
 
 static bool better(const Schedule *s, Ready a, Ready b) {
     const Unit *x = &s->unit[a.unit], *y = &s->unit[b.unit];
@@ -154,7 +163,8 @@ static Graph *rebuild(Schedule *s) {
     memset(map, 0xff, (g->nvalue + 1) * sizeof *map);
     for (uint32_t k = 0; k < s->norder; k++) {
         const Unit *x = &s->unit[s->order[k]];
-        for (uint32_t i = x->first; i < x->first + x->count; i++) place[i] = graph_copy_node(r, g, (NodeId){i}, map).i;
+        for (uint32_t i = x->first; i < x->first + x->count; i++)
+            place[i] = graph_copy_node(r, g, (NodeId){i}, map).i;
     }
     for (uint32_t i = 0; i < g->nnode; i++) /* an origin may now stand behind */
         r->node[place[i]].origin = g->node[i].origin < 0 ? NONE : (int32_t)place[g->node[i].origin];
@@ -176,7 +186,8 @@ Graph *pass_schedule(Arena *a, const Graph *g, const PassOptions *o, Diags *d) {
         uint32_t n = 0;
         for (uint32_t u = 0; u < s.nunit; u++)
             if (section_of(&s, u) == section) list[n++] = u;
-        if (!o->off_schedule) order_section(&s, list, n);
+        if (!o->off_schedule)
+            order_section(&s, list, n);
         else
             for (uint32_t k = 0; k < n; k++) s.order[s.norder++] = list[k];
     }

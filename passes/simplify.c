@@ -11,12 +11,12 @@
 
 typedef struct {
     Rewrite r;
-    Graph *g;        /* = r.to */
+    Graph *g; /* = r.to */
     Diags *d;
     bool drop_stop;
-    Triples same;    /* (hash, try) -> node */
+    Triples same; /* (hash, try) -> node */
     Slicer slicer;
-    Type rows;       /* dims of the data: those of inputs of tokens and masks */
+    Type rows; /* dims of the data: those of inputs of tokens and masks */
     uint32_t depth;
 } Simp;
 
@@ -37,9 +37,15 @@ static ValueId emit_op(Simp *s, Op op, const ValueId *in, uint32_t nin, const At
     return emit(s, &e);
 }
 
-static const Node *def(const Simp *s, ValueId v) { return value_node(s->g, v); }
-static ValueId arg(const Simp *s, const Node *n, uint32_t i) { return s->g->operand[n->in0 + i]; }
-static Type ty(const Simp *s, ValueId v) { return *value_type(s->g, v); }
+static const Node *def(const Simp *s, ValueId v) {
+    return value_node(s->g, v);
+}
+static ValueId arg(const Simp *s, const Node *n, uint32_t i) {
+    return s->g->operand[n->in0 + i];
+}
+static Type ty(const Simp *s, ValueId v) {
+    return *value_type(s->g, v);
+}
 
 static ValueId constant(Simp *s, DType dt, double v) {
     Attr at[MAX_ATTR] = {at_float(v)};

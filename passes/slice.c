@@ -57,7 +57,9 @@ static ValueId ordered(Slicer *s, ValueId v, const Type *want) {
     return made(s, OP_transpose, &v, 1, &to, 1);
 }
 
-static ValueId operand(const Slicer *s, const Node *n, uint32_t i) { return s->g->operand[n->in0 + i]; }
+static ValueId operand(const Slicer *s, const Node *n, uint32_t i) {
+    return s->g->operand[n->in0 + i];
+}
 
 static ValueId cut_shift(Slicer *s, const Node *n, DimId dim, int64_t at) {
     Graph *g = s->g;
@@ -69,8 +71,10 @@ static ValueId cut_shift(Slicer *s, const Node *n, DimId dim, int64_t at) {
     for (uint32_t i = 0; i < count; i++) {
         DimId d = g->dimlist[add->u.list.at + i];
         int64_t f = g->intlist[factor->u.list.at + i];
-        if (dim_is(d, dim)) by += f * at, added = true;
-        else left[k] = d, left_factor[k++] = f;
+        if (dim_is(d, dim))
+            by += f * at, added = true;
+        else
+            left[k] = d, left_factor[k++] = f;
     }
     ValueId x = added ? operand(s, n, 0) : slice(s, operand(s, n, 0), dim, at);
     Attr attr[5] = {n->attr[0], at_int(by), k ? at_dims(g, left, k) : at_none(),
@@ -119,8 +123,8 @@ static ValueId cut_transpose(Slicer *s, const Node *n, DimId dim, int64_t at) {
 static ValueId cut_own(Slicer *s, const Node *n, DimId dim, int64_t at) {
     typedef ValueId (*Fn)(Slicer *, const Node *, DimId, int64_t);
     static const Fn fn[NOP] = {
-        [OP_stack] = cut_stack, [OP_iota] = cut_iota, [OP_shift] = cut_shift, [OP_expand] = cut_expand,
-        [OP_place] = cut_place, [OP_transpose] = cut_transpose,
+        [OP_stack] = cut_stack,   [OP_iota] = cut_iota,   [OP_shift] = cut_shift,
+        [OP_expand] = cut_expand, [OP_place] = cut_place, [OP_transpose] = cut_transpose,
     };
     return fn[n->op](s, n, dim, at);
 }
@@ -145,8 +149,9 @@ ValueId slice(Slicer *s, ValueId v, DimId dim, int64_t i) {
     uint16_t flags = g->flags;
     g->path = n.path, g->loc = n.loc, g->flags = n.flags;
     Cut how = g->value[v.i].out == 0 ? cut_of(g, &n, dim) : CUT_NOT;
-    ValueId got = how == CUT_OWN ? cut_own(s, &n, dim, i) : how == CUT_EACH ? cut_each(s, &n, dim, i)
-                                                                            : v_select(g, v, dim, i);
+    ValueId got = how == CUT_OWN    ? cut_own(s, &n, dim, i)
+                  : how == CUT_EACH ? cut_each(s, &n, dim, i)
+                                    : v_select(g, v, dim, i);
     Type want = without(*value_type(g, v), dim);
     got = ordered(s, got, &want);
     g->path = path, g->loc = loc, g->flags = flags;
@@ -177,5 +182,9 @@ static bool ask(Slicer *s, ValueId v, DimId dim, uint32_t kind) {
     return yes;
 }
 
-bool slice_free(Slicer *s, ValueId v, DimId dim) { return ask(s, v, dim, 0); }
-bool slice_stack(Slicer *s, ValueId v, DimId dim) { return ask(s, v, dim, 1); }
+bool slice_free(Slicer *s, ValueId v, DimId dim) {
+    return ask(s, v, dim, 0);
+}
+bool slice_stack(Slicer *s, ValueId v, DimId dim) {
+    return ask(s, v, dim, 1);
+}

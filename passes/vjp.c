@@ -5,18 +5,40 @@
 #include "passes/vjp.h"
 
 /* ---- shorthands: dy is the adjoint of result 0, y the result, a b c the operands */
-static DType dt(const Vjp *x, ValueId v) { return value_type(x->g, v)->dt; }
-static ValueId num(Vjp *x, ValueId like, double v) { return b_const(x->g, dt(x, like), v); }
-static ValueId mul(Vjp *x, ValueId a, ValueId b) { return b_ew2(x->g, OP_mul, a, b); }
-static ValueId mulz(Vjp *x, ValueId dy, ValueId b) { return b_ew2(x->g, OP_mulz, dy, b); }
-static ValueId add(Vjp *x, ValueId a, ValueId b) { return b_ew2(x->g, OP_add, a, b); }
-static ValueId sub(Vjp *x, ValueId a, ValueId b) { return b_ew2(x->g, OP_sub, a, b); }
-static ValueId neg(Vjp *x, ValueId a) { return b_ew1(x->g, OP_neg, a); }
-static ValueId inverse(Vjp *x, ValueId a) { return b_ew2(x->g, OP_div, num(x, a, 1), a); }
-static ValueId where(Vjp *x, ValueId m, ValueId a, ValueId b) { return b_ew3(x->g, OP_where, m, a, b); }
-static ValueId times(Vjp *x, ValueId a, double v) { return mul(x, a, num(x, a, v)); }
+static DType dt(const Vjp *x, ValueId v) {
+    return value_type(x->g, v)->dt;
+}
+static ValueId num(Vjp *x, ValueId like, double v) {
+    return b_const(x->g, dt(x, like), v);
+}
+static ValueId mul(Vjp *x, ValueId a, ValueId b) {
+    return b_ew2(x->g, OP_mul, a, b);
+}
+static ValueId mulz(Vjp *x, ValueId dy, ValueId b) {
+    return b_ew2(x->g, OP_mulz, dy, b);
+}
+static ValueId add(Vjp *x, ValueId a, ValueId b) {
+    return b_ew2(x->g, OP_add, a, b);
+}
+static ValueId sub(Vjp *x, ValueId a, ValueId b) {
+    return b_ew2(x->g, OP_sub, a, b);
+}
+static ValueId neg(Vjp *x, ValueId a) {
+    return b_ew1(x->g, OP_neg, a);
+}
+static ValueId inverse(Vjp *x, ValueId a) {
+    return b_ew2(x->g, OP_div, num(x, a, 1), a);
+}
+static ValueId where(Vjp *x, ValueId m, ValueId a, ValueId b) {
+    return b_ew3(x->g, OP_where, m, a, b);
+}
+static ValueId times(Vjp *x, ValueId a, double v) {
+    return mul(x, a, num(x, a, v));
+}
 
-static Type ty(const Vjp *x, ValueId v) { return *value_type(x->g, v); }
+static Type ty(const Vjp *x, ValueId v) {
+    return *value_type(x->g, v);
+}
 
 ValueId vjp_fit(Graph *g, ValueId v, Type like) {
     Type t = *value_type(g, v);
@@ -38,9 +60,13 @@ static void vjp_none(Vjp *x) {
     x->failed = true;
 }
 
-static void vjp_stop(Vjp *x) { (void)x; }
+static void vjp_stop(Vjp *x) {
+    (void)x;
+}
 
-static void vjp_add(Vjp *x) { x->din[0] = x->din[1] = x->dout[0]; }
+static void vjp_add(Vjp *x) {
+    x->din[0] = x->din[1] = x->dout[0];
+}
 
 static void vjp_sub(Vjp *x) {
     x->din[0] = x->dout[0];
@@ -89,12 +115,22 @@ static void pick(Vjp *x, Op op) { /* the second operand is taken where `x1 op x0
     if (x->need[0]) x->din[0] = where(x, second, zero, x->dout[0]);
     if (x->need[1]) x->din[1] = where(x, second, x->dout[0], zero);
 }
-static void vjp_min(Vjp *x) { pick(x, OP_lt); }
-static void vjp_max(Vjp *x) { pick(x, OP_gt); }
+static void vjp_min(Vjp *x) {
+    pick(x, OP_lt);
+}
+static void vjp_max(Vjp *x) {
+    pick(x, OP_gt);
+}
 
-static void vjp_neg(Vjp *x) { x->din[0] = neg(x, x->dout[0]); }
-static void vjp_exp(Vjp *x) { x->din[0] = mulz(x, x->dout[0], x->out[0]); }
-static void vjp_log(Vjp *x) { x->din[0] = mulz(x, x->dout[0], inverse(x, x->in[0])); }
+static void vjp_neg(Vjp *x) {
+    x->din[0] = neg(x, x->dout[0]);
+}
+static void vjp_exp(Vjp *x) {
+    x->din[0] = mulz(x, x->dout[0], x->out[0]);
+}
+static void vjp_log(Vjp *x) {
+    x->din[0] = mulz(x, x->dout[0], inverse(x, x->in[0]));
+}
 
 static void vjp_sqrt(Vjp *x) { /* 0 at 0 by definition */
     ValueId y = x->out[0], half = b_ew2(x->g, OP_div, num(x, y, 0.5), y);
@@ -118,7 +154,9 @@ static void vjp_tanh(Vjp *x) {
     x->din[0] = mulz(x, x->dout[0], sub(x, num(x, y, 1), mul(x, y, y)));
 }
 
-static void vjp_softplus(Vjp *x) { x->din[0] = mulz(x, x->dout[0], b_ew1(x->g, OP_sigmoid, x->in[0])); }
+static void vjp_softplus(Vjp *x) {
+    x->din[0] = mulz(x, x->dout[0], b_ew1(x->g, OP_sigmoid, x->in[0]));
+}
 
 /* (x s)' = s (1 + x (1 - s)) */
 static void vjp_silu(Vjp *x) {
@@ -147,8 +185,12 @@ static void vjp_where(Vjp *x) {
     if (x->need[2]) x->din[2] = where(x, x->in[0], zero, x->dout[0]);
 }
 
-static void vjp_cast(Vjp *x) { x->din[0] = x->dout[0]; }
-static void vjp_expand(Vjp *x) { x->din[0] = x->dout[0]; } /* autodiff sums the new dims */
+static void vjp_cast(Vjp *x) {
+    x->din[0] = x->dout[0];
+}
+static void vjp_expand(Vjp *x) {
+    x->din[0] = x->dout[0];
+} /* autodiff sums the new dims */
 
 /* ---- reductions */
 static void vjp_sum(Vjp *x) {
@@ -196,7 +238,9 @@ static void vjp_shift(Vjp *x) {
     x->din[0] = build(x->g, OP_shift_grad, x->dout, 1, at, 4);
 }
 
-static void vjp_select(Vjp *x) { x->din[0] = build(x->g, OP_place, x->dout, 1, x->n.attr, 2); }
+static void vjp_select(Vjp *x) {
+    x->din[0] = build(x->g, OP_place, x->dout, 1, x->n.attr, 2);
+}
 
 static void vjp_stack(Vjp *x) {
     DimId dim = attr_dim(x->g, &x->n, "dim");
@@ -204,7 +248,9 @@ static void vjp_stack(Vjp *x) {
         if (x->need[i]) x->din[i] = v_select(x->g, x->dout[0], dim, (int64_t)i);
 }
 
-static void vjp_transpose(Vjp *x) { x->din[0] = x->dout[0]; } /* autodiff orders the dims */
+static void vjp_transpose(Vjp *x) {
+    x->din[0] = x->dout[0];
+} /* autodiff orders the dims */
 
 /* ---- models */
 static void vjp_rope(Vjp *x) {
@@ -275,7 +321,9 @@ static void vjp_micro_sum(Vjp *x) {
     DimId micro = x->g->micro;
     x->din[0] = v_ordered(x->g, b_expand(x->g, x->dout[0], &micro, 1), value_type(x->g, x->in[0]));
 }
-static void vjp_micro_stack(Vjp *x) { x->din[0] = x->dout[0]; }
+static void vjp_micro_stack(Vjp *x) {
+    x->din[0] = x->dout[0];
+}
 
 /* ---- the table */
 const VjpFn vjp_table[NOP] = {
@@ -284,4 +332,6 @@ const VjpFn vjp_table[NOP] = {
 #undef OP
 };
 
-bool vjp_is_stop(Op op) { return vjp_table[op] == vjp_stop; }
+bool vjp_is_stop(Op op) {
+    return vjp_table[op] == vjp_stop;
+}

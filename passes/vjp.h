@@ -10,9 +10,9 @@
 typedef struct {
     Graph *g;
     Diags *d;
-    Node n;               /* the forward node (a copy: the graph grows meanwhile) */
+    Node n; /* the forward node (a copy: the graph grows meanwhile) */
     const ValueId *in, *out;
-    const ValueId *dout;  /* adjoints of the results; NOVALUE where zero */
+    const ValueId *dout; /* adjoints of the results; NOVALUE where zero */
     const bool *need;
     ValueId *din;
     bool failed;

@@ -62,8 +62,10 @@ static bool depth_ok(const char *text, size_t len, int max_depth, size_t *at) {
     for (size_t i = 0; i < len; i++) {
         char c = text[i];
         if (in_string) {
-            if (c == '\\') i++;
-            else if (c == '"') in_string = false;
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                in_string = false;
         } else if (c == '"') {
             in_string = true;
         } else if ((c == '{' || c == '[') && ++depth > max_depth) {
@@ -76,7 +78,9 @@ static bool depth_ok(const char *text, size_t len, int max_depth, size_t *at) {
     return true;
 }
 
-static size_t rounded(size_t n) { return (n + 15) & ~(size_t)15; }
+static size_t rounded(size_t n) {
+    return (n + 15) & ~(size_t)15;
+}
 
 /* Bytes that fill() will take for what hangs below j. Every term is smaller than a constant times the
  * text. */
@@ -135,7 +139,9 @@ static void fill_object(Block *b, json_t *j, Json *out) {
 
 static void fill(Block *b, json_t *j, Json *out) {
     switch (json_typeof(j)) {
-    case JSON_OBJECT: fill_object(b, j, out); break;
+    case JSON_OBJECT:
+        fill_object(b, j, out);
+        break;
     case JSON_ARRAY:
         out->kind = J_ARRAY;
         out->n = json_array_size(j);
@@ -160,7 +166,9 @@ static void fill(Block *b, json_t *j, Json *out) {
         out->kind = J_BOOL;
         out->u.b = json_is_true(j);
         break;
-    case JSON_NULL: out->kind = J_NULL; break;
+    case JSON_NULL:
+        out->kind = J_NULL;
+        break;
     }
 }
 
@@ -209,11 +217,17 @@ void json_free(Json *j) {
 }
 
 /* Kind of a value; J_NULL for NULL, so that a chain of json_get needs no checks in between. */
-JsonKind json_kind(const Json *j) { return j ? j->kind : J_NULL; }
+JsonKind json_kind(const Json *j) {
+    return j ? j->kind : J_NULL;
+}
 
-bool json_bool(const Json *j) { return json_kind(j) == J_BOOL && j->u.b; }
+bool json_bool(const Json *j) {
+    return json_kind(j) == J_BOOL && j->u.b;
+}
 
-int64_t json_int(const Json *j) { return json_kind(j) == J_INT ? j->u.i : 0; }
+int64_t json_int(const Json *j) {
+    return json_kind(j) == J_INT ? j->u.i : 0;
+}
 
 double json_real(const Json *j) {
     if (json_kind(j) == J_INT) return (double)j->u.i;
@@ -227,7 +241,9 @@ const char *json_string(const Json *j, size_t *len) {
     return j->u.s;
 }
 
-size_t json_size(const Json *j) { return json_kind(j) == J_ARRAY || json_kind(j) == J_OBJECT ? j->n : 0; }
+size_t json_size(const Json *j) {
+    return json_kind(j) == J_ARRAY || json_kind(j) == J_OBJECT ? j->n : 0;
+}
 
 const Json *json_at(const Json *j, size_t i) {
     return json_kind(j) == J_ARRAY && i < j->n ? &j->u.item[i] : NULL;
@@ -249,13 +265,17 @@ static const Json *member(const Json *j, const char *key, size_t len) {
         int c = strncmp(at, key, len);
         if (!c) c = at[len] ? 1 : 0;
         if (!c) return &j->u.o.sorted[mid]->value;
-        if (c < 0) lo = mid + 1;
-        else hi = mid;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return NULL;
 }
 
-const Json *json_get(const Json *j, const char *key) { return member(j, key, strlen(key)); }
+const Json *json_get(const Json *j, const char *key) {
+    return member(j, key, strlen(key));
+}
 
 const Json *json_path(const Json *j, const char *dotted) {
     while (j) {
@@ -304,7 +324,10 @@ void json_quote(Sbuf *out, const char *s, size_t len) {
 }
 
 void json_number(Sbuf *out, double v) {
-    if (v == 0 && signbit(v)) sb_str(out, "-0.0"); /* "-0" would read back as the integer 0 */
-    else if (isfinite(v)) sb_double(out, v);
-    else sb_str(out, "null");
+    if (v == 0 && signbit(v))
+        sb_str(out, "-0.0"); /* "-0" would read back as the integer 0 */
+    else if (isfinite(v))
+        sb_double(out, v);
+    else
+        sb_str(out, "null");
 }

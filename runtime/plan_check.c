@@ -1,11 +1,16 @@
-/* plan_check.c: may this plan be run? Every offset lies inside its arena for every micro-batch, every argument is as
- * large as its kernel's row says, no state is written before the checks. Uses nothing but the plan. */
+/* plan_check.c: may this plan be run? Every offset lies inside its arena for every micro-batch, every
+ * argument is as large as its kernel's row says, no state is written before the checks. Uses nothing but the
+ * plan. */
 #include "runtime/exec/exec.h"
 #include "runtime/plan_words.h"
 
 #include <string.h>
 
-typedef struct { const Plan *p; const char *file; Diags *d; } Check;
+typedef struct {
+    const Plan *p;
+    const char *file;
+    Diags *d;
+} Check;
 
 static bool bad(const Check *c, const char *what, int64_t at) {
     return diag_fail(c->d, P001, (Loc){.file = c->file}, "damaged plan: %s (%lld)", what, (long long)at);
@@ -15,7 +20,8 @@ static bool bad(const Check *c, const char *what, int64_t at) {
 static bool inside(const Check *c, const PlanProgram *r, PlanAddr at, int64_t bytes, int64_t times) {
     if (at.arena < 0 || at.arena >= NARENA) return bad(c, "no such arena", at.arena);
     wm_size end, walk;
-    if (at.off < 0 || at.stride < 0 || bytes < 0 || times < 1) return bad(c, "negative offset or size", at.off);
+    if (at.off < 0 || at.stride < 0 || bytes < 0 || times < 1)
+        return bad(c, "negative offset or size", at.off);
     if (!wm_mul((wm_size)at.stride, (wm_size)(times - 1), &walk) || !wm_add(walk, (wm_size)at.off, &end) ||
         !wm_add(end, (wm_size)bytes, &end))
         return bad(c, "an offset overflows", at.off);
@@ -35,14 +41,17 @@ static bool count_bytes(const Check *c, PlanDType dt, int64_t count, int64_t *by
 static bool type_bytes(const Check *c, PlanDType dt, uint32_t ndim, const int64_t *size, int64_t *bytes) {
     wm_size n = 1;
     for (uint32_t i = 0; i < ndim; i++)
-        if (!wm_mul(n, (wm_size)size[i], &n) || n > (wm_size)1 << 48) return bad(c, "a size overflows", size[i]);
+        if (!wm_mul(n, (wm_size)size[i], &n) || n > (wm_size)1 << 48)
+            return bad(c, "a size overflows", size[i]);
     return count_bytes(c, dt, (int64_t)n, bytes);
 }
 
-static bool check_launch(const Check *c, const PlanProgram *r, const PlanInstr *in, int64_t times, bool *wrote) {
+static bool check_launch(const Check *c, const PlanProgram *r, const PlanInstr *in, int64_t times,
+                         bool *wrote) {
     if (in->kernel >= c->p->nkernel) return bad(c, "no such kernel", in->kernel);
     const PlanKernel *k = &c->p->kernel[in->kernel];
-    if (k->narg != in->narg) return bad(c, "a launch with another number of arguments than its kernel", in->kernel);
+    if (k->narg != in->narg)
+        return bad(c, "a launch with another number of arguments than its kernel", in->kernel);
     for (uint32_t j = 0; j < in->narg; j++) {
         PlanAddr at = c->p->addr[in->arg0 + j];
         if (!inside(c, r, at, k->arg_bytes[j], times)) return false;
@@ -51,20 +60,25 @@ static bool check_launch(const Check *c, const PlanProgram *r, const PlanInstr *
     return true;
 }
 
-static bool check_accum(const Check *c, const PlanProgram *r, const PlanInstr *in, int64_t times, int64_t bytes) {
+static bool check_accum(const Check *c, const PlanProgram *r, const PlanInstr *in, int64_t times,
+                        int64_t bytes) {
     wm_size levels;
     const PlanAddr *at = &c->p->addr[in->arg0];
     uint32_t extra = accum_extra(times);
     if (times < 2) return bad(c, "accum outside a section of micro-batches, or with one", times);
     if (in->dtype != PD_F64 && in->dtype != PD_F32) return bad(c, "accum sums f64 or f32", in->dtype);
-    if (in->narg != (extra ? 3u : 2u)) return bad(c, "accum takes two arguments, or three with levels", in->narg);
-    if (!wm_mul((wm_size)bytes, extra, &levels) || levels > INT64_MAX) return bad(c, "levels overflow", bytes);
-    if (at[0].stride || (extra && at[2].stride)) return bad(c, "the sum of all micro-batches moves with them", at[0].off);
+    if (in->narg != (extra ? 3u : 2u))
+        return bad(c, "accum takes two arguments, or three with levels", in->narg);
+    if (!wm_mul((wm_size)bytes, extra, &levels) || levels > INT64_MAX)
+        return bad(c, "levels overflow", bytes);
+    if (at[0].stride || (extra && at[2].stride))
+        return bad(c, "the sum of all micro-batches moves with them", at[0].off);
     return inside(c, r, at[0], bytes, 1) && inside(c, r, at[1], bytes, times) &&
            (!extra || inside(c, r, at[2], (int64_t)levels, 1));
 }
 
-static bool check_instr(const Check *c, const PlanProgram *r, const PlanInstr *in, int64_t times, bool *wrote) {
+static bool check_instr(const Check *c, const PlanProgram *r, const PlanInstr *in, int64_t times,
+                        bool *wrote) {
     int64_t bytes;
     const PlanAddr *at = &c->p->addr[in->arg0];
     if (in->op == I_LAUNCH) return check_launch(c, r, in, times, wrote);
@@ -80,7 +94,8 @@ static bool check_instr(const Check *c, const PlanProgram *r, const PlanInstr *i
         *wrote |= at[0].arena == ARENA_STATE;
         return true;
     }
-    if (in->count != 1 || (in->dtype != PD_F64 && in->dtype != PD_F32)) return bad(c, "check reads one f64 or f32", in->dtype);
+    if (in->count != 1 || (in->dtype != PD_F64 && in->dtype != PD_F32))
+        return bad(c, "check reads one f64 or f32", in->dtype);
     if (*wrote) return bad(c, "a state is written before the check", at[0].off);
     return true;
 }
@@ -95,9 +110,12 @@ static bool check_program(const Check *c, const PlanProgram *r) {
         const PlanInput *x = &r->input[i];
         bool scalar = strcmp(x->kind, "scalar") == 0;
         if (!scalar && strcmp(x->kind, "data") != 0) return bad(c, "kind of input", i);
-        if (scalar && (x->ndim || x->dtype != PD_F64 || x->at.stride)) return bad(c, "a scalar input is one f64", i);
-        if (x->at.arena != ARENA_WORK || x->at.off % (scalar ? 8 : 1)) return bad(c, "place of an input", x->at.off);
-        if (!type_bytes(c, x->dtype, x->ndim, x->size, &bytes) || !inside(c, r, x->at, bytes, r->micro)) return false;
+        if (scalar && (x->ndim || x->dtype != PD_F64 || x->at.stride))
+            return bad(c, "a scalar input is one f64", i);
+        if (x->at.arena != ARENA_WORK || x->at.off % (scalar ? 8 : 1))
+            return bad(c, "place of an input", x->at.off);
+        if (!type_bytes(c, x->dtype, x->ndim, x->size, &bytes) || !inside(c, r, x->at, bytes, r->micro))
+            return false;
     }
     for (uint32_t i = 0; i < r->noutput; i++) {
         const PlanOutput *x = &r->output[i];
@@ -106,7 +124,8 @@ static bool check_program(const Check *c, const PlanProgram *r) {
     }
     for (uint32_t s = 0; s < r->nsection; s++)
         for (uint32_t k = 0; k < r->section[s].ninstr; k++)
-            if (!check_instr(c, r, &c->p->instr[r->section[s].instr0 + k], r->section[s].micro ? r->micro : 1, &wrote))
+            if (!check_instr(c, r, &c->p->instr[r->section[s].instr0 + k], r->section[s].micro ? r->micro : 1,
+                             &wrote))
                 return false;
     return true;
 }
@@ -115,7 +134,8 @@ static bool check_program(const Check *c, const PlanProgram *r) {
 static bool check_rows(const Check *c) {
     int64_t bytes;
     for (uint32_t i = 0; i < c->p->nkernel; i++)
-        if (c->p->kernel[i].nwrite > c->p->kernel[i].narg) return bad(c, "a kernel writes more than its arguments", i);
+        if (c->p->kernel[i].nwrite > c->p->kernel[i].narg)
+            return bad(c, "a kernel writes more than its arguments", i);
     for (uint32_t i = 0; i < c->p->nstate; i++) {
         const PlanState *s = &c->p->state[i];
         if (!type_bytes(c, s->dtype, s->ndim, s->size, &bytes)) return false;
@@ -129,7 +149,8 @@ static bool check_rows(const Check *c) {
 bool plan_check(const Plan *p, const char *file, Diags *d) {
     Check c = {p, file, d};
     for (int i = 0; i < NARENA; i++)
-        if (p->arena_bytes[i] < 0 || p->arena_bytes[i] > (int64_t)1 << 48) return bad(&c, "size of an arena", p->arena_bytes[i]);
+        if (p->arena_bytes[i] < 0 || p->arena_bytes[i] > (int64_t)1 << 48)
+            return bad(&c, "size of an arena", p->arena_bytes[i]);
     if (!check_rows(&c)) return false;
     for (uint32_t i = 0; i < p->nprogram; i++)
         if (!check_program(&c, &p->program[i])) return false;

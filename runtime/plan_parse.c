@@ -1,6 +1,6 @@
-/* plan_parse.c: text -> Plan. Trusts nothing: sizes are bounded before anything is allocated, the hash is compared before
- * the grammar is read, every number is checked for its range, and the result goes through plan_check. The grammar is
- * that of plan_text.c, word by word: there is one spelling of a plan. */
+/* plan_parse.c: text -> Plan. Trusts nothing: sizes are bounded before anything is allocated, the hash is
+ * compared before the grammar is read, every number is checked for its range, and the result goes through
+ * plan_check. The grammar is that of plan_text.c, word by word: there is one spelling of a plan. */
 #include "runtime/plan_words.h"
 #include "runtime/runtime.h"
 
@@ -39,7 +39,8 @@ static bool fail(Parse *x, const char *want) {
 
 static bool word(Parse *x, const char *w) {
     size_t n = strlen(w);
-    if (x->bad || (size_t)(x->end - x->p) < n || memcmp(x->p, w, n) != 0) return fail(x, w[0] == '\n' ? "the end of the line" : w);
+    if (x->bad || (size_t)(x->end - x->p) < n || memcmp(x->p, w, n) != 0)
+        return fail(x, w[0] == '\n' ? "the end of the line" : w);
     x->p += n;
     return true;
 }
@@ -92,7 +93,8 @@ static const char *quoted(Parse *x) {
         } else {
             int hi = q - x->p >= 3 && *x->p == 'x' ? hex(x->p[1]) : -1, lo = hi >= 0 ? hex(x->p[2]) : -1;
             int v = hi * 16 + lo;
-            if (hi < 0 || lo < 0 || !v || (v >= 32 && v != 127)) return fail(x, "an escape: \\\", \\\\ or \\xNN"), "";
+            if (hi < 0 || lo < 0 || !v || (v >= 32 && v != 127))
+                return fail(x, "an escape: \\\", \\\\ or \\xNN"), "";
             *t++ = (char)v;
             x->p += 3;
         }
@@ -168,7 +170,8 @@ static bool more(Parse *x, void *list, size_t elem, uint32_t n, uint32_t *cap) {
 static void state(Parse *x) {
     Plan *p = x->plan;
     word(x, "state ");
-    if (number(x, UINT32_MAX, "the number of the state") != p->nstate) fail(x, "states numbered from 0 in order");
+    if (number(x, UINT32_MAX, "the number of the state") != p->nstate)
+        fail(x, "states numbered from 0 in order");
     if (!MORE(x, p->state, p->nstate, x->state_cap)) return;
     PlanState *s = &p->state[p->nstate++];
     *s = (PlanState){0};
@@ -191,7 +194,8 @@ static void kernel(Parse *x) {
     Plan *p = x->plan;
     int64_t bytes[PLAN_MAX_ARGS];
     word(x, "kernel ");
-    if (number(x, UINT32_MAX, "the number of the kernel") != p->nkernel) fail(x, "kernels numbered from 0 in order");
+    if (number(x, UINT32_MAX, "the number of the kernel") != p->nkernel)
+        fail(x, "kernels numbered from 0 in order");
     if (!MORE(x, p->kernel, p->nkernel, x->kernel_cap)) return;
     PlanKernel *k = &p->kernel[p->nkernel++];
     *k = (PlanKernel){0};
@@ -287,7 +291,8 @@ static void sections(Parse *x, PlanProgram *r) {
     if (!r->section) fail(x, "memory");
     while (next_is(x, "section ")) {
         word(x, "section ");
-        if (number(x, PLAN_MAX_SECTIONS - 1, "the number of the section") != r->nsection) fail(x, "sections in order");
+        if (number(x, PLAN_MAX_SECTIONS - 1, "the number of the section") != r->nsection)
+            fail(x, "sections in order");
         if (x->bad) return;
         PlanSection *s = &r->section[r->nsection++];
         *s = (PlanSection){next_is(x, " micro\n"), x->plan->ninstr, 0};
@@ -371,7 +376,8 @@ Plan *plan_parse(Arena *a, const char *file, const char *text, size_t len, Diags
     Parse x = {.a = a, .file = file, .text = text, .p = text, .end = text + len, .d = d};
     char actual[33];
     if (len > PLAN_MAX_BYTES) {
-        diag_add(d, P001, (Loc){.file = file}, "the plan has %zu bytes, at most %d are read", len, PLAN_MAX_BYTES);
+        diag_add(d, P001, (Loc){.file = file}, "the plan has %zu bytes, at most %d are read", len,
+                 PLAN_MAX_BYTES);
         return NULL;
     }
     x.plan = NEW(a, Plan);
@@ -385,7 +391,8 @@ Plan *plan_parse(Arena *a, const char *file, const char *text, size_t len, Diags
     hash128_hex(x.p, (size_t)(x.end - x.p), actual);
     if (strcmp(actual, x.plan->hash) != 0) {
         x.p = hash_at;
-        diag_add(d, P001, here(&x), "damaged plan: the hash is %s, but the text below has %s", x.plan->hash, actual);
+        diag_add(d, P001, here(&x), "damaged plan: the hash is %s, but the text below has %s", x.plan->hash,
+                 actual);
         return NULL;
     }
     head(&x);

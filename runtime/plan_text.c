@@ -1,5 +1,6 @@
-/* plan_text.c: Plan -> text. Every field stands in it, in a fixed order, so that plan_print(plan_parse(x)) == x and the
- * hash (XXH3-128 of everything below its own line) is a hash of the plan. The IR stands verbatim in `ir BYTES { .. }`. */
+/* plan_text.c: Plan -> text. Every field stands in it, in a fixed order, so that plan_print(plan_parse(x)) ==
+ * x and the hash (XXH3-128 of everything below its own line) is a hash of the plan. The IR stands verbatim in
+ * `ir BYTES { .. }`. */
 #include "runtime/plan_words.h"
 #include "runtime/runtime.h"
 
@@ -13,9 +14,12 @@ static void put_quoted(Sbuf *b, const char *s) {
     sb_chr(b, '"');
     for (; *s; s++) {
         unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\') sb_fmt(b, "\\%c", c);
-        else if (c < 32 || c == 127) sb_fmt(b, "\\x%02x", c);
-        else sb_chr(b, *s);
+        if (c == '"' || c == '\\')
+            sb_fmt(b, "\\%c", c);
+        else if (c < 32 || c == 127)
+            sb_fmt(b, "\\x%02x", c);
+        else
+            sb_chr(b, *s);
     }
     sb_chr(b, '"');
 }
@@ -64,8 +68,10 @@ static void put_kernels(Sbuf *b, const Plan *p) {
 }
 static void put_instr(Sbuf *b, const Plan *p, const PlanInstr *in) {
     sb_fmt(b, "  %s", plan_op_name[in->op]);
-    if (in->op == I_LAUNCH) sb_fmt(b, " k%u", in->kernel);
-    else sb_fmt(b, " dtype=%s count=%lld", plan_dtype_word[in->dtype], (long long)in->count);
+    if (in->op == I_LAUNCH)
+        sb_fmt(b, " k%u", in->kernel);
+    else
+        sb_fmt(b, " dtype=%s count=%lld", plan_dtype_word[in->dtype], (long long)in->count);
     sb_str(b, " args=");
     for (uint32_t j = 0; j < in->narg; j++) {
         if (j) sb_chr(b, ',');
@@ -124,7 +130,8 @@ static void put_rest(Sbuf *b, const Plan *p) {
     put_text(b, "graph", p->graph_name);
     put_text(b, "graph_hash", p->graph_hash);
     put_text(b, "config_hash", p->config_hash);
-    sb_fmt(b, "\nshape real=%s batch=%lld seq=%lld\n", plan_dtype_word[p->real], (long long)p->batch, (long long)p->seq);
+    sb_fmt(b, "\nshape real=%s batch=%lld seq=%lld\n", plan_dtype_word[p->real], (long long)p->batch,
+           (long long)p->seq);
     sb_fmt(b, "arena 0 state bytes=%lld\n", (long long)p->arena_bytes[ARENA_STATE]);
     sb_fmt(b, "arena 1 work bytes=%lld\n", (long long)p->arena_bytes[ARENA_WORK]);
     for (uint32_t i = 0; i < p->noption; i++) {

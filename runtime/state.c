@@ -11,10 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *exec_row(void *ctx, uint32_t row) { return exec_state_ptr(ctx, row); }
+static void *exec_row(void *ctx, uint32_t row) {
+    return exec_state_ptr(ctx, row);
+}
 
 /* All rows of a plan in the memory of its executor. */
-StateView exec_view(Exec *e, const Plan *p) { return (StateView){p->state, p->nstate, exec_row, e}; }
+StateView exec_view(Exec *e, const Plan *p) {
+    return (StateView){p->state, p->nstate, exec_row, e};
+}
 
 /* ---- initial values */
 
@@ -61,11 +65,16 @@ static void draw4(const Init *init, uint64_t seed, uint64_t block, uint32_t stre
 }
 
 static void store(void *mem, PlanDType dt, int64_t i, double x) {
-    if (dt == PD_F64) ((double *)mem)[i] = x;
-    else if (dt == PD_F32) ((float *)mem)[i] = (float)x;
-    else if (dt == PD_I32) ((int32_t *)mem)[i] = (int32_t)x;
-    else if (dt == PD_BOOL) ((unsigned char *)mem)[i] = x != 0;
-    else reals_convert((RealDType){8, false}, &x, (RealDType){2, true}, (char *)mem + 2 * i, 1);
+    if (dt == PD_F64)
+        ((double *)mem)[i] = x;
+    else if (dt == PD_F32)
+        ((float *)mem)[i] = (float)x;
+    else if (dt == PD_I32)
+        ((int32_t *)mem)[i] = (int32_t)x;
+    else if (dt == PD_BOOL)
+        ((unsigned char *)mem)[i] = x != 0;
+    else
+        reals_convert((RealDType){8, false}, &x, (RealDType){2, true}, (char *)mem + 2 * i, 1);
 }
 
 typedef struct {
@@ -81,7 +90,8 @@ static void fill_part(void *const *arg, int part, int nparts) {
     int64_t count = state_elements(f->row), blocks = (count + 3) / 4, to = blocks * (part + 1) / nparts * 4;
     double value[4] = {f->init.a, f->init.a, f->init.a, f->init.a};
     for (int64_t i = blocks * part / nparts * 4; i < to && i < count; i++) {
-        if (f->init.kind != INIT_CONST && (i & 3) == 0) draw4(&f->init, f->seed, (uint64_t)i >> 2, f->row->stream, value);
+        if (f->init.kind != INIT_CONST && (i & 3) == 0)
+            draw4(&f->init, f->seed, (uint64_t)i >> 2, f->row->stream, value);
         store(mem, f->row->dtype, i, value[i & 3]);
     }
 }
@@ -89,10 +99,9 @@ static void fill_part(void *const *arg, int part, int nparts) {
 static bool fill_of(const PlanState *s, uint64_t seed, Fill *f, Diags *d) {
     *f = (Fill){.row = s, .seed = seed};
     return parse_init(s->init, &f->init) ||
-           diag_fail(
-               d, P001, NOLOC,
-               "state '%s%s%s': initial value '%s' is none of const:V, normal:MEAN,STD, uniform:LO,HI", s->model,
-               s->model[0] ? "/" : "", s->name, s->init ? s->init : "");
+           diag_fail(d, P001, NOLOC,
+                     "state '%s%s%s': initial value '%s' is none of const:V, normal:MEAN,STD, uniform:LO,HI",
+                     s->model, s->model[0] ? "/" : "", s->name, s->init ? s->init : "");
 }
 
 bool state_init(const PlanState *s, uint64_t seed, void *mem, Diags *d) {
@@ -140,7 +149,9 @@ typedef struct {
     void *ctx;
 } Sink;
 
-static void put_text(Sink k, const char *s) { k.put(k.ctx, s, strlen(s)); }
+static void put_text(Sink k, const char *s) {
+    k.put(k.ctx, s, strlen(s));
+}
 
 static void put_number(Sink k, int64_t v) {
     char digit[20];
@@ -201,9 +212,13 @@ static bool hash_rows(const StateView *v, Env *env, const char *model, Sink k, D
     return ok;
 }
 
-static void put_sha(void *ctx, const void *p, size_t bytes) { (void)EVP_DigestUpdate(ctx, p, bytes); }
+static void put_sha(void *ctx, const void *p, size_t bytes) {
+    (void)EVP_DigestUpdate(ctx, p, bytes);
+}
 
-static void put_xxh(void *ctx, const void *p, size_t bytes) { hash128_put(ctx, p, bytes); }
+static void put_xxh(void *ctx, const void *p, size_t bytes) {
+    hash128_put(ctx, p, bytes);
+}
 
 bool state_sha256(const StateView *v, Env *env, char hex[65], Diags *d) {
     unsigned char digest[EVP_MAX_MD_SIZE];

@@ -1,7 +1,7 @@
-/* replay CASE_DIR --out DIR [--dtype f64|f32] [--off PASS]...: a recorded case through the public path: its graph with the
- * case's hyper-parameters, weights from safetensors, the compiled plan and its kernels. Writes got.json and
- * got.safetensors for compare.py. Where the case has reference_hf.safetensors, step 0 runs again from it and must give
- * the same bits. The format is that of tests/oracle/README.md. */
+/* replay CASE_DIR --out DIR [--dtype f64|f32] [--off PASS]...: a recorded case through the public path: its
+ * graph with the case's hyper-parameters, weights from safetensors, the compiled plan and its kernels. Writes
+ * got.json and got.safetensors for compare.py. Where the case has reference_hf.safetensors, step 0 runs again
+ * from it and must give the same bits. The format is that of tests/oracle/README.md. */
 #include "cli/build.h"
 
 #include <math.h>
@@ -21,7 +21,10 @@ typedef struct {
     Kernels k;
 } Replay;
 
-typedef struct { Setting *item; uint32_t n, cap; } Settings;
+typedef struct {
+    Setting *item;
+    uint32_t n, cap;
+} Settings;
 
 static void setting(Replay *r, Settings *s, const char *key, const Json *v) {
     ConstValue x = {0};
@@ -34,21 +37,32 @@ static void setting(Replay *r, Settings *s, const char *key, const Json *v) {
         }
         return;
     }
-    if (kind == J_STRING) x = (ConstValue){VAL_STRING, 0, json_string(v, NULL), false};
-    else if (kind == J_BOOL) x = (ConstValue){VAL_BOOL, json_bool(v), NULL, false};
-    else if (kind == J_INT) x = (ConstValue){VAL_NUMBER, (double)json_int(v), NULL, true};
-    else if (kind == J_REAL) x = (ConstValue){VAL_NUMBER, json_real(v), NULL, false};
-    else return;
+    if (kind == J_STRING)
+        x = (ConstValue){VAL_STRING, 0, json_string(v, NULL), false};
+    else if (kind == J_BOOL)
+        x = (ConstValue){VAL_BOOL, json_bool(v), NULL, false};
+    else if (kind == J_INT)
+        x = (ConstValue){VAL_NUMBER, (double)json_int(v), NULL, true};
+    else if (kind == J_REAL)
+        x = (ConstValue){VAL_NUMBER, json_real(v), NULL, false};
+    else
+        return;
     GROW(r->a, s->item, s->n, s->cap);
     s->item[s->n++] = (Setting){key, x, "case.json"};
 }
 
-static int64_t num(const Replay *r, const char *key) { return json_int(json_get(r->c, key)); }
+static int64_t num(const Replay *r, const char *key) {
+    return json_int(json_get(r->c, key));
+}
 
 /* Names of config.json for those of params.json. */
 static const char *hf_key(const char *meta) {
-    static const char *const pair[][2] = {{"dim", "hidden_size"}, {"n_layers", "num_hidden_layers"}, {"n_heads", "num_attention_heads"},
-                                          {"n_kv_heads", "num_key_value_heads"}, {"hidden_dim", "intermediate_size"}, {"norm_eps", "rms_norm_eps"}};
+    static const char *const pair[][2] = {{"dim", "hidden_size"},
+                                          {"n_layers", "num_hidden_layers"},
+                                          {"n_heads", "num_attention_heads"},
+                                          {"n_kv_heads", "num_key_value_heads"},
+                                          {"hidden_dim", "intermediate_size"},
+                                          {"norm_eps", "rms_norm_eps"}};
     for (size_t i = 0; i < WM_LEN(pair); i++)
         if (strcmp(pair[i][0], meta) == 0) return pair[i][1];
     return meta;
@@ -103,8 +117,12 @@ static bool case_optimizer(void *ctx, Graph *g, Diags *d) {
         }
     }
     const Json *betas = json_get(o, "betas");
-    Opt opt = {.kind = "adamw", .lr = b_const(g, DT_F64, json_real(json_get(o, "lr"))), .b1 = json_real(json_at(betas, 0)),
-               .b2 = json_real(json_at(betas, 1)), .eps = json_real(json_get(o, "eps")), .wd = json_real(json_get(o, "weight_decay"))};
+    Opt opt = {.kind = "adamw",
+               .lr = b_const(g, DT_F64, json_real(json_get(o, "lr"))),
+               .b1 = json_real(json_at(betas, 0)),
+               .b2 = json_real(json_at(betas, 1)),
+               .eps = json_real(json_get(o, "eps")),
+               .wd = json_real(json_get(o, "weight_decay"))};
     if (!g->nopt) GROW(g->arena, g->opt, 0, g->opt_cap);
     g->opt[0] = opt;
     g->nopt = 1;
@@ -126,7 +144,11 @@ static const char *graph_path(Replay *r) {
 }
 
 static bool make_plan(Replay *r, const StSet *weights, const StSet *hf) {
-    BuildOptions o = {.file = graph_path(r), .micro = num(r, "micro_batches"), .batch = num(r, "batch"), .seq = num(r, "seq"), .pass = r->pass};
+    BuildOptions o = {.file = graph_path(r),
+                      .micro = num(r, "micro_batches"),
+                      .batch = num(r, "batch"),
+                      .seq = num(r, "seq"),
+                      .pass = r->pass};
     static const char *const path[] = {WM_SOURCE_DIR "/graphs"};
     o.path = path;
     o.npath = 1;
@@ -134,7 +156,8 @@ static bool make_plan(Replay *r, const StSet *weights, const StSet *hf) {
     setting(r, &s, "", json_get(r->c, "hyper"));
     o.hyper = s.item;
     o.nhyper = s.n;
-    LowerOptions lo = {.phase = "train", .micro = o.micro, .batch = o.batch, .seq = o.seq, .path = path, .npath = 1};
+    LowerOptions lo = {
+        .phase = "train", .micro = o.micro, .batch = o.batch, .seq = o.seq, .path = path, .npath = 1};
     GraphInfo info;
     if (!frontend_info(r->a, o.file, &lo, &info, r->d)) return false;
     ModelSource *m = NEWN(r->a, ModelSource, info.nmodel + 1);
@@ -156,10 +179,14 @@ static bool make_plan(Replay *r, const StSet *weights, const StSet *hf) {
 }
 
 static void put_real(PlanDType dt, void *p, int64_t i, double v) {
-    if (dt == PD_F64) ((double *)p)[i] = v;
-    else if (dt == PD_F32) ((float *)p)[i] = (float)v;
-    else if (dt == PD_I32) ((int32_t *)p)[i] = (int32_t)v;
-    else ((unsigned char *)p)[i] = v != 0;
+    if (dt == PD_F64)
+        ((double *)p)[i] = v;
+    else if (dt == PD_F32)
+        ((float *)p)[i] = (float)v;
+    else if (dt == PD_I32)
+        ((int32_t *)p)[i] = (int32_t)v;
+    else
+        ((unsigned char *)p)[i] = v != 0;
 }
 static double get_real(PlanDType dt, const void *p, int64_t i) {
     if (dt == PD_F64) return ((const double *)p)[i];
@@ -182,7 +209,10 @@ static bool fill_input(Replay *r, Exec *e, const PlanInput *in, StFile *batches,
         for (int64_t i = 0; i < count; i++) {
             int64_t at = k * count + i;
             double v = 1;
-            if (t) v = strcmp(t->dtype, "I64") == 0 ? (double)((int64_t *)raw)[at] : strcmp(t->dtype, "F32") == 0 ? (double)((float *)raw)[at] : ((double *)raw)[at];
+            if (t)
+                v = strcmp(t->dtype, "I64") == 0   ? (double)((int64_t *)raw)[at]
+                    : strcmp(t->dtype, "F32") == 0 ? (double)((float *)raw)[at]
+                                                   : ((double *)raw)[at];
             put_real(in->dtype, p, i, v);
         }
     }
@@ -192,7 +222,8 @@ static bool fill_input(Replay *r, Exec *e, const PlanInput *in, StFile *batches,
 static bool run_step(Replay *r, Exec *e, StFile *batches, int64_t step) {
     const PlanProgram *p = &r->b->plan.program[0];
     for (uint32_t i = 0; i < p->ninput; i++)
-        if (strcmp(p->input[i].kind, "data") == 0 && !fill_input(r, e, &p->input[i], batches, step)) return false;
+        if (strcmp(p->input[i].kind, "data") == 0 && !fill_input(r, e, &p->input[i], batches, step))
+            return false;
     return exec_step(e, 0, step, 1000, r->d);
 }
 
@@ -243,7 +274,8 @@ static void log_step(Replay *r, Exec *e, Sbuf *o, int64_t step) {
     sb_str(o, "}}");
 }
 
-/* One output as f64 with the dims of the record: `micro` first, then those of `dims`; a dim the value lacks is repeated. */
+/* One output as f64 with the dims of the record: `micro` first, then those of `dims`; a dim the value lacks
+ * is repeated. */
 static void put_value(Replay *r, Exec *e, const char *name, const Json *dims, StOut *out) {
     const void *data;
     const PlanOutput *v = exec_output(e, 0, "value", name, &data);
@@ -304,7 +336,9 @@ static bool load_weights(Replay *r, Exec *e, const StSet *w, const StSet *hf) {
         bool from_hf = hf && strcmp(name, "ref") == 0;
         const char **extra;
         uint32_t nextra;
-        if (!weights_load(e, &r->b->plan, name, from_hf ? hf : w, from_hf ? "" : prefix_of(r, name), false, r->a, &extra, &nextra, r->d)) return false;
+        if (!weights_load(e, &r->b->plan, name, from_hf ? hf : w, from_hf ? "" : prefix_of(r, name), false,
+                          r->a, &extra, &nextra, r->d))
+            return false;
     }
     return true;
 }
@@ -331,7 +365,10 @@ static bool same_outputs(Replay *r, const Plan *pa, Exec *x, const Plan *pb, Exe
         for (uint32_t k = 0; k < o->ndim; k++) n *= o->size[k];
         static const int bytes[] = {8, 4, 2, 4, 1};
         if (memcmp(u, v, (size_t)(n * bytes[o->dtype])) != 0)
-            return diag_fail(r->d, D003, NOLOC, "%s %s (%.17g against %.17g) differs in bits when the reference is read under its Hugging Face names", o->kind, o->name, get_real(o->dtype, u, 0), get_real(o->dtype, v, 0));
+            return diag_fail(r->d, D003, NOLOC,
+                             "%s %s (%.17g against %.17g) differs in bits when the reference is read under "
+                             "its Hugging Face names",
+                             o->kind, o->name, get_real(o->dtype, u, 0), get_real(o->dtype, v, 0));
     }
     return true;
 }
@@ -339,7 +376,8 @@ static bool same_outputs(Replay *r, const Plan *pa, Exec *x, const Plan *pb, Exe
 static bool replay(Replay *r) {
     StSet w, hf;
     const char *hf_path = arena_fmt(r->a, "%s/reference_hf.safetensors", r->dir);
-    if (!st_open_set(r->env, r->a, arena_fmt(r->a, "%s/weights.safetensors", r->dir), NULL, &w, r->d)) return false;
+    if (!st_open_set(r->env, r->a, arena_fmt(r->a, "%s/weights.safetensors", r->dir), NULL, &w, r->d))
+        return false;
     StFile *batches = st_open(r->env, arena_fmt(r->a, "%s/batches.safetensors", r->dir), r->d);
     Device *dev = device_cpu(r->env, 0, r->d);
     Exec *e = batches && dev ? start(r, &w, NULL, dev) : NULL;
@@ -364,8 +402,10 @@ static bool replay(Replay *r) {
         for (uint32_t i = 0; i < plan.nstate; i++) {
             const PlanState *s = &plan.state[i];
             const void *data;
-            if (strcmp(s->role, "param") == 0 && exec_output(e, 0, "grad", arena_fmt(r->a, "%s/%s", s->model, s->name), &data))
-                out[nout++] = put_state(r, arena_fmt(r->a, "grad.%s%s", prefix_of(r, s->model), s->name), s, data);
+            if (strcmp(s->role, "param") == 0 &&
+                exec_output(e, 0, "grad", arena_fmt(r->a, "%s/%s", s->model, s->name), &data))
+                out[nout++] =
+                    put_state(r, arena_fmt(r->a, "grad.%s%s", prefix_of(r, s->model), s->name), s, data);
         }
         if (exists(hf_path)) {
             if (!st_open_set(r->env, r->a, hf_path, NULL, &hf, r->d)) return false;
@@ -384,7 +424,8 @@ static bool replay(Replay *r) {
     for (uint32_t i = 0; i < plan.nstate; i++) {
         const PlanState *s = &plan.state[i];
         if (strcmp(s->role, "param") == 0 && s->trained)
-            out[nout++] = put_state(r, arena_fmt(r->a, "final.%s%s", prefix_of(r, s->model), s->name), s, exec_state_ptr(e, i));
+            out[nout++] = put_state(r, arena_fmt(r->a, "final.%s%s", prefix_of(r, s->model), s->name), s,
+                                    exec_state_ptr(e, i));
     }
     sb_str(&o, "\n]}\n");
     if (!path_make_dirs(r->env, r->out, r->d)) return false;
@@ -400,7 +441,12 @@ static bool replay(Replay *r) {
     return ok;
 }
 
-typedef struct { int argc; char **argv; Diags *d; bool shown; } Args;
+typedef struct {
+    int argc;
+    char **argv;
+    Diags *d;
+    bool shown;
+} Args;
 
 static void show(Diags *d) {
     Sbuf b;
@@ -425,19 +471,28 @@ static bool guarded(void *ctx, Guard *g) {
     Replay r = {.a = a, .env = env_posix(), .d = x->d, .real = DT_F64};
     bool ok = true;
     for (int i = 1; i < x->argc && ok; i++) {
-        if (strcmp(x->argv[i], "--out") == 0 && i + 1 < x->argc) r.out = x->argv[++i];
-        else if (strcmp(x->argv[i], "--dtype") == 0 && i + 1 < x->argc) r.real = strcmp(x->argv[++i], "f32") == 0 ? DT_F32 : DT_F64;
-        else if (strcmp(x->argv[i], "--off") == 0 && i + 1 < x->argc) ok = off(&r.pass, x->argv[++i]);
-        else if (x->argv[i][0] != '-' && !r.dir) r.dir = x->argv[i];
-        else ok = false;
+        if (strcmp(x->argv[i], "--out") == 0 && i + 1 < x->argc)
+            r.out = x->argv[++i];
+        else if (strcmp(x->argv[i], "--dtype") == 0 && i + 1 < x->argc)
+            r.real = strcmp(x->argv[++i], "f32") == 0 ? DT_F32 : DT_F64;
+        else if (strcmp(x->argv[i], "--off") == 0 && i + 1 < x->argc)
+            ok = off(&r.pass, x->argv[++i]);
+        else if (x->argv[i][0] != '-' && !r.dir)
+            r.dir = x->argv[i];
+        else
+            ok = false;
     }
-    if (!ok || !r.dir || !r.out) return diag_fail(x->d, R007, NOLOC, "usage: replay CASE_DIR --out DIR [--dtype f64|f32] [--off PASS]");
+    if (!ok || !r.dir || !r.out)
+        return diag_fail(x->d, R007, NOLOC,
+                         "usage: replay CASE_DIR --out DIR [--dtype f64|f32] [--off PASS]");
     r.pass.real = r.real;
     r.pass.keep_grads = true;
     char *text;
     size_t len;
     const char *path = arena_fmt(a, "%s/case.json", r.dir);
-    Json *c = file_read_all(r.env, a, path, 64 << 20, &text, &len, x->d) ? json_parse(text, len, path, 1, 64, x->d, D001) : NULL;
+    Json *c = file_read_all(r.env, a, path, 64 << 20, &text, &len, x->d)
+                  ? json_parse(text, len, path, 1, 64, x->d, D001)
+                  : NULL;
     r.c = c;
     ok = c && replay(&r);
     show(x->d); /* while the files that the messages quote are in memory */

@@ -57,7 +57,8 @@ static bool add_override(Arena *a, Tree *root, const char *text, Diags *d) {
     const char *file = "command line";
     size_t len = strlen(text), n = strlen(key);
     diag_source(d, file, arena_fmt(a, "%s\n", text), len + 1);
-    Loc loc = {file, 1, 1, 0, (uint32_t)(eq - text)}, vloc = {file, 1, (uint32_t)(eq - text) + 2, (uint32_t)(eq - text) + 1, (uint32_t)strlen(eq + 1)};
+    Loc loc = {file, 1, 1, 0, (uint32_t)(eq - text)},
+        vloc = {file, 1, (uint32_t)(eq - text) + 2, (uint32_t)(eq - text) + 1, (uint32_t)strlen(eq + 1)};
     Tree *v = NULL;
     if (eq[1] == '[') {
         Tree *t = yaml_parse(a, file, arena_fmt(a, "v: %s\n", eq + 1), strlen(eq + 1) + 4, d);
@@ -87,8 +88,10 @@ static Setting setting_of(const char *key, const Tree *t) {
     Setting s = {key, {VAL_STRING, 0, t->text, false}, t->origin};
     double v;
     if (t->quoted) return s;
-    if (strcmp(t->text, "true") == 0 || strcmp(t->text, "false") == 0) s.v = (ConstValue){VAL_BOOL, t->text[0] == 't', NULL, false};
-    else if (scalar_number(t->text, &v) && !isnan(v)) s.v = (ConstValue){VAL_NUMBER, v, NULL, !strpbrk(t->text, ".eE%") && v == floor(v)};
+    if (strcmp(t->text, "true") == 0 || strcmp(t->text, "false") == 0)
+        s.v = (ConstValue){VAL_BOOL, t->text[0] == 't', NULL, false};
+    else if (scalar_number(t->text, &v) && !isnan(v))
+        s.v = (ConstValue){VAL_NUMBER, v, NULL, !strpbrk(t->text, ".eE%") && v == floor(v)};
     return s;
 }
 
@@ -109,16 +112,20 @@ static bool read_model(Config *c, const Tree *t, Diags *d) {
             m->nignore = x->n;
         } else if (x->kind != T_SCALAR) {
             return diag_fail(d, C003, x->loc, "`models.%s.%s` is a single value", t->key, x->key);
-        } else if (strcmp(x->key, "path") == 0) m->path = x->text;
-        else if (strcmp(x->key, "prefix") == 0) m->prefix = x->text;
-        else if (strcmp(x->key, "missing") == 0) m->missing = x->text;
+        } else if (strcmp(x->key, "path") == 0)
+            m->path = x->text;
+        else if (strcmp(x->key, "prefix") == 0)
+            m->prefix = x->text;
+        else if (strcmp(x->key, "missing") == 0)
+            m->missing = x->text;
         else {
             at[m->nset] = x->key_loc;
             set[m->nset++] = setting_of(x->key, x);
         }
     }
     if (m->missing[0] && strcmp(m->missing, "init") != 0)
-        return diag_fail(d, C003, tree_get(t, "missing")->loc, "`models.%s.missing` is init or not set", t->key);
+        return diag_fail(d, C003, tree_get(t, "missing")->loc, "`models.%s.missing` is init or not set",
+                         t->key);
     return true;
 }
 
@@ -168,10 +175,18 @@ double config_num(const Config *c, const char *key) {
     scalar_number(text_at(c, key), &v);
     return v;
 }
-int64_t config_int(const Config *c, const char *key) { return (int64_t)config_num(c, key); }
-bool config_bool(const Config *c, const char *key) { return strcmp(text_at(c, key), "true") == 0; }
-const char *config_str(const Config *c, const char *key) { return text_at(c, key); }
-bool config_is_set(const Config *c, const char *key) { return tree_path(c->root, key) != NULL; }
+int64_t config_int(const Config *c, const char *key) {
+    return (int64_t)config_num(c, key);
+}
+bool config_bool(const Config *c, const char *key) {
+    return strcmp(text_at(c, key), "true") == 0;
+}
+const char *config_str(const Config *c, const char *key) {
+    return text_at(c, key);
+}
+bool config_is_set(const Config *c, const char *key) {
+    return tree_path(c->root, key) != NULL;
+}
 const char *config_origin(const Config *c, const char *key) {
     const Tree *t = tree_path(c->root, key);
     return t ? t->origin : "default";
@@ -180,25 +195,31 @@ Loc config_loc(const Config *c, const char *key) {
     const Tree *t = tree_path(c->root, key);
     return t ? t->loc : NOLOC;
 }
-const Setting *config_hypers(const Config *c, uint32_t *n) { return *n = c->nhyper, c->hyper; }
-const ConfigModel *config_models(const Config *c, uint32_t *n) { return *n = c->nmodel, c->model; }
+const Setting *config_hypers(const Config *c, uint32_t *n) {
+    return *n = c->nhyper, c->hyper;
+}
+const ConfigModel *config_models(const Config *c, uint32_t *n) {
+    return *n = c->nmodel, c->model;
+}
 const ConfigModel *config_model(const Config *c, const char *name) {
     for (uint32_t i = 0; i < c->nmodel; i++)
         if (strcmp(c->model[i].name, name) == 0) return &c->model[i];
     return NULL;
 }
 
-bool config_rows(const Config *c, Arena *a, const char *key, double **v, uint32_t *nrow, uint32_t *ncol, Diags *d) {
+bool config_rows(const Config *c, Arena *a, const char *key, double **v, uint32_t *nrow, uint32_t *ncol,
+                 Diags *d) {
     const Tree *t = tree_path(c->root, key);
     *nrow = *ncol = 0;
     if (!t || t->n == 0) return true;
     bool nested = t->item[0]->kind == T_LIST;
     *nrow = nested ? t->n : 1;
     *ncol = nested ? t->item[0]->n : t->n;
-    *v = NEWN(a, double, *nrow * *ncol + 1);
+    *v = NEWN(a, double, *nrow **ncol + 1);
     for (uint32_t i = 0; i < *nrow; i++) {
         const Tree *row = nested ? t->item[i] : t;
-        if (nested && (row->kind != T_LIST || row->n != *ncol)) return diag_fail(d, C003, row->loc, "the rows of `%s` are lists of %u numbers", key, *ncol);
+        if (nested && (row->kind != T_LIST || row->n != *ncol))
+            return diag_fail(d, C003, row->loc, "the rows of `%s` are lists of %u numbers", key, *ncol);
         for (uint32_t k = 0; k < *ncol; k++)
             if (row->item[k]->kind != T_SCALAR || !scalar_number(row->item[k]->text, &(*v)[i * *ncol + k]))
                 return diag_fail(d, C003, row->item[k]->loc, "`%s` holds numbers", key);
@@ -206,7 +227,8 @@ bool config_rows(const Config *c, Arena *a, const char *key, double **v, uint32_
     return true;
 }
 
-/* Characters that YAML ends lines with or refuses, as code points; 0: the bytes at s may stand as they are. */
+/* Characters that YAML ends lines with or refuses, as code points; 0: the bytes at s may stand as they are.
+ */
 static unsigned special(const char *s, int *len) {
     const unsigned char *u = (const unsigned char *)s;
     *len = 1;
@@ -224,7 +246,8 @@ static void put_escaped(Sbuf *o, const char *s) {
     sb_chr(o, '"');
     for (int len; *s;) {
         unsigned c = special(s, &len);
-        if (c) sb_fmt(o, "\\u%04x", c), s += len;
+        if (c)
+            sb_fmt(o, "\\u%04x", c), s += len;
         else {
             if (*s == '"' || *s == '\\') sb_chr(o, '\\');
             sb_chr(o, *s++);
@@ -233,7 +256,9 @@ static void put_escaped(Sbuf *o, const char *s) {
     sb_chr(o, '"');
 }
 
-static bool letter_or_digit(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+static bool letter_or_digit(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
 
 static void put_text(Sbuf *o, const char *text, bool quoted) {
     bool plain = text[0] != 0 && !quoted, control = false;
@@ -241,9 +266,12 @@ static void put_text(Sbuf *o, const char *text, bool quoted) {
         plain = plain && (letter_or_digit(*s) || strchr("._-/%+", *s));
         control = control || (unsigned char)*s < 32 || (unsigned char)*s >= 127;
     }
-    if (text[0] == '%' || (text[0] == '-' && !letter_or_digit(text[1])) || strncmp(text, "...", 3) == 0) plain = false;
-    if (plain) sb_str(o, text);
-    else if (control) put_escaped(o, text);
+    if (text[0] == '%' || (text[0] == '-' && !letter_or_digit(text[1])) || strncmp(text, "...", 3) == 0)
+        plain = false;
+    if (plain)
+        sb_str(o, text);
+    else if (control)
+        put_escaped(o, text);
     else {
         sb_chr(o, '\'');
         for (const char *s = text; *s; s++) sb_put(o, *s == '\'' ? "''" : s, *s == '\'' ? 2 : 1);
@@ -295,7 +323,8 @@ void config_show(const Config *c, Sbuf *out, bool with_defaults) {
     for (uint32_t i = 0; with_defaults && i < config_nkey; i++) {
         const char *p = config_key[i].path, *dot = strchr(p, '.');
         if (!c->dflt[i][0] || strcmp(config_key[i].type, "LIST") == 0) continue;
-        Tree *m = tree_new(c->a, T_MAP, arena_str(c->a, p, (size_t)(dot - p)), NOLOC, ""), *top = tree_new(c->a, T_MAP, "", NOLOC, "");
+        Tree *m = tree_new(c->a, T_MAP, arena_str(c->a, p, (size_t)(dot - p)), NOLOC, ""),
+             *top = tree_new(c->a, T_MAP, "", NOLOC, "");
         Tree *x = tree_new(c->a, T_SCALAR, dot + 1, NOLOC, "default");
         x->text = c->dflt[i];
         tree_add(c->a, m, x);

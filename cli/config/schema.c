@@ -19,7 +19,11 @@ const ConfigKey *schema_find(const char *path) {
 }
 
 bool scalar_number(const char *text, double *v) {
-    static const struct { const char *end; double by; } unit[] = {{"%", 0.01}, {"Ki", 1024.0}, {"Mi", 1048576.0}, {"Gi", 1073741824.0}, {"Ti", 1099511627776.0}};
+    static const struct {
+        const char *end;
+        double by;
+    } unit[] = {
+        {"%", 0.01}, {"Ki", 1024.0}, {"Mi", 1048576.0}, {"Gi", 1073741824.0}, {"Ti", 1099511627776.0}};
     char plain[128];
     size_t n = strlen(text), k = 0;
     double by = 1;
@@ -48,11 +52,14 @@ static bool typed(const ConfigKey *k, const Tree *t, bool expanded, Diags *d) {
         return diag_fail(d, C003, t->loc, "`%s` is %s", k->path, list ? "a list" : "a single value");
     if (list || strcmp(k->type, "STR") == 0 || (!expanded && strstr(t->text, "${"))) return true;
     if (strcmp(k->type, "BOOL") == 0)
-        return strcmp(t->text, "true") == 0 || strcmp(t->text, "false") == 0 || diag_fail(d, C003, t->loc, "`%s` is true or false, not '%s'", k->path, t->text);
+        return strcmp(t->text, "true") == 0 || strcmp(t->text, "false") == 0 ||
+               diag_fail(d, C003, t->loc, "`%s` is true or false, not '%s'", k->path, t->text);
     bool whole = strcmp(k->type, "INT") == 0;
     if (t->text[0] == 0 && k->dflt[0] == 0) return true;
-    if (!scalar_number(t->text, &v) || !(v >= 0 && v <= DBL_MAX) || (whole && !(v <= 0x1p53 && v == floor(v))))
-        return diag_fail(d, C003, t->loc, "`%s` is a %snumber from 0 on, not '%s'", k->path, whole ? "whole " : "", t->text);
+    if (!scalar_number(t->text, &v) || !(v >= 0 && v <= DBL_MAX) ||
+        (whole && !(v <= 0x1p53 && v == floor(v))))
+        return diag_fail(d, C003, t->loc, "`%s` is a %snumber from 0 on, not '%s'", k->path,
+                         whole ? "whole " : "", t->text);
     return true;
 }
 
@@ -67,8 +74,10 @@ static bool unknown(Arena *a, const Tree *t, const char *path, Diags *d) {
     if (up == 0) name[n++] = "models", name[n++] = "defaults";
     Diag *g = diag_add(d, C002, t->key_loc, "unknown key `%s`", path);
     const char *near = text_nearest(path + up, name, n);
-    if (near) diag_help(d, g, "did you mean `%.*s%s`?", (int)up, path, near);
-    else diag_help(d, g, "keys of your own start with x-; `wmtpc help config` lists the others");
+    if (near)
+        diag_help(d, g, "did you mean `%.*s%s`?", (int)up, path, near);
+    else
+        diag_help(d, g, "keys of your own start with x-; `wmtpc help config` lists the others");
     if (near) diag_fix(d, g, t->key_loc, false, "%s", near);
     return false;
 }
@@ -92,10 +101,13 @@ static bool check(Arena *a, const Tree *t, const char *path, bool expanded, Diag
         } else if (strcmp(path, "graph") == 0) { /* hyper-parameters: the graph knows them */
             if (x->kind != T_SCALAR) ok = diag_fail(d, C003, x->loc, "`%s` is a single value", p);
         } else if (strcmp(p, "models") == 0 || (strcmp(path, "models") == 0)) {
-            if (x->kind != T_MAP) ok = diag_fail(d, C003, x->loc, "`%s` is a map", p);
-            else if (strcmp(p, "models") == 0) ok = check(a, x, p, expanded, d) && ok;
+            if (x->kind != T_MAP)
+                ok = diag_fail(d, C003, x->loc, "`%s` is a map", p);
+            else if (strcmp(p, "models") == 0)
+                ok = check(a, x, p, expanded, d) && ok;
         } else if (is_section(p)) {
-            ok = x->kind == T_MAP ? check(a, x, p, expanded, d) && ok : diag_fail(d, C003, x->loc, "`%s` is a map of keys", p);
+            ok = x->kind == T_MAP ? check(a, x, p, expanded, d) && ok
+                                  : diag_fail(d, C003, x->loc, "`%s` is a map of keys", p);
         } else {
             ok = unknown(a, x, p, d);
         }
@@ -103,11 +115,20 @@ static bool check(Arena *a, const Tree *t, const char *path, bool expanded, Diag
     return ok;
 }
 
-bool schema_check(Arena *a, const Tree *root, bool expanded, Diags *d) { return check(a, root, "", expanded, d); }
+bool schema_check(Arena *a, const Tree *root, bool expanded, Diags *d) {
+    return check(a, root, "", expanded, d);
+}
 
-/* Every text is expanded once and then kept, so that the work grows with the file alone; what comes out is bounded. */
+/* Every text is expanded once and then kept, so that the work grows with the file alone; what comes out is
+ * bounded. */
 enum { MAX_DEPTH = 64, MAX_EXPANDED = 1 << 20 };
-typedef struct { Arena *a; Env *env; Tree *root; Diags *d; size_t bytes; } Inter;
+typedef struct {
+    Arena *a;
+    Env *env;
+    Tree *root;
+    Diags *d;
+    size_t bytes;
+} Inter;
 
 static const char *expand(Inter *x, const Tree *at, const char *text, int depth);
 
@@ -136,7 +157,8 @@ static const char *lookup(Inter *x, const Tree *at, const char *name, int depth)
         if (v && !text_utf8_ok(v, strlen(v), &bad)) return refuse(x, at, name, "is not UTF-8");
         if (v) return arena_str(x->a, v, strlen(v));
         if (comma) return comma + 1;
-        diag_add(x->d, C003, at->loc, "the environment has no %s; ${env:%s,DEFAULT} gives a default", key, key);
+        diag_add(x->d, C003, at->loc, "the environment has no %s; ${env:%s,DEFAULT} gives a default", key,
+                 key);
         return NULL;
     }
     Tree *t = tree_path(x->root, name);
@@ -158,10 +180,12 @@ static const char *expand(Inter *x, const Tree *at, const char *text, int depth)
             return NULL;
         }
         sb_put(&b, text, (size_t)(open - text));
-        const char *name = arena_str(x->a, open + 2, (size_t)(close - open) - 2), *v = lookup(x, at, name, depth);
+        const char *name = arena_str(x->a, open + 2, (size_t)(close - open) - 2),
+                   *v = lookup(x, at, name, depth);
         if (!v) return NULL;
         x->bytes += strlen(v);
-        if (x->bytes > MAX_EXPANDED) return refuse(x, at, name, "is too much: references make at most 1 MiB of text");
+        if (x->bytes > MAX_EXPANDED)
+            return refuse(x, at, name, "is too much: references make at most 1 MiB of text");
         sb_str(&b, v);
         text = close + 1;
     }

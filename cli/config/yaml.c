@@ -1,5 +1,6 @@
-/* yaml.c: libyaml's events to a tree. Anchors, aliases, tags and several documents are refused: a configuration needs
- * none, and they are how small files become large. Limits: 1 MiB, depth 64, 100,000 nodes, scalars of 64 KiB. */
+/* yaml.c: libyaml's events to a tree. Anchors, aliases, tags and several documents are refused: a
+ * configuration needs none, and they are how small files become large. Limits: 1 MiB, depth 64, 100,000
+ * nodes, scalars of 64 KiB. */
 #include "cli/config/tree.h"
 
 #include <stdio.h>
@@ -60,7 +61,9 @@ void tree_merge(Arena *a, Tree *into, const Tree *from) {
             tree_add(a, into, copy);
             continue;
         }
-        copy->was = strcmp(old->origin, "default") == 0 ? NULL : old->kind == T_SCALAR ? arena_fmt(a, "%s, %s", old->text, old->origin) : old->origin;
+        copy->was = strcmp(old->origin, "default") == 0 ? NULL
+                    : old->kind == T_SCALAR             ? arena_fmt(a, "%s, %s", old->text, old->origin)
+                                                        : old->origin;
         *old = *copy;
     }
 }
@@ -87,7 +90,8 @@ static Tree *value(Reader *r, yaml_event_t *e, int depth);
 
 static bool map_item(Reader *r, yaml_event_t *e, Tree *t, int depth) {
     if (e->type != YAML_SCALAR_EVENT) return refuse(r, e, "a key is a word") != NULL;
-    if (t->n == MAX_KEYS) return refuse(r, e, "more than 4096 keys in one map") != NULL; /* they are searched one by one */
+    if (t->n == MAX_KEYS)
+        return refuse(r, e, "more than 4096 keys in one map") != NULL; /* they are searched one by one */
     Loc loc = place(r, e->start_mark, e->end_mark);
     const char *key = arena_str(r->a, (const char *)e->data.scalar.value, e->data.scalar.length);
     const Tree *before = tree_get(t, key);
@@ -113,17 +117,27 @@ static Tree *value(Reader *r, yaml_event_t *e, int depth) {
     if (e->type == YAML_ALIAS_EVENT) return refuse(r, e, "aliases (*name) are not used in configurations");
     bool map = e->type == YAML_MAPPING_START_EVENT, list = e->type == YAML_SEQUENCE_START_EVENT;
     if (!map && !list && e->type != YAML_SCALAR_EVENT) return refuse(r, e, "a value is missing here");
-    const yaml_char_t *anchor = map ? e->data.mapping_start.anchor : list ? e->data.sequence_start.anchor : e->data.scalar.anchor;
-    const yaml_char_t *tag = map ? e->data.mapping_start.tag : list ? e->data.sequence_start.tag : e->data.scalar.tag;
+    const yaml_char_t *anchor = map    ? e->data.mapping_start.anchor
+                                : list ? e->data.sequence_start.anchor
+                                       : e->data.scalar.anchor;
+    const yaml_char_t *tag = map    ? e->data.mapping_start.tag
+                             : list ? e->data.sequence_start.tag
+                                    : e->data.scalar.tag;
     if (anchor) return refuse(r, e, "anchors (&name) are not used in configurations");
     if (tag) return refuse(r, e, "tags (!name) are not used in configurations");
     Loc loc = place(r, e->start_mark, e->end_mark);
-    Tree *t = tree_new(r->a, map ? T_MAP : list ? T_LIST : T_SCALAR, "", loc, arena_fmt(r->a, "%s:%u", r->file, loc.line));
+    Tree *t = tree_new(r->a,
+                       map    ? T_MAP
+                       : list ? T_LIST
+                              : T_SCALAR,
+                       "", loc, arena_fmt(r->a, "%s:%u", r->file, loc.line));
     if (!map && !list) {
         if (e->data.scalar.length > MAX_SCALAR) return refuse(r, e, "a value of more than 64 KiB");
-        if (memchr(e->data.scalar.value, 0, e->data.scalar.length)) return refuse(r, e, "a NUL byte in a value");
+        if (memchr(e->data.scalar.value, 0, e->data.scalar.length))
+            return refuse(r, e, "a NUL byte in a value");
         t->text = arena_str(r->a, (const char *)e->data.scalar.value, e->data.scalar.length);
-        t->quoted = e->data.scalar.style == YAML_SINGLE_QUOTED_SCALAR_STYLE || e->data.scalar.style == YAML_DOUBLE_QUOTED_SCALAR_STYLE;
+        t->quoted = e->data.scalar.style == YAML_SINGLE_QUOTED_SCALAR_STYLE ||
+                    e->data.scalar.style == YAML_DOUBLE_QUOTED_SCALAR_STYLE;
         yaml_event_delete(e);
         return t;
     }
@@ -149,8 +163,10 @@ static Tree *document(Reader *r) {
     for (;;) {
         if (!next(r, &e)) return NULL;
         if (e.type == YAML_STREAM_END_EVENT) break;
-        if (e.type == YAML_DOCUMENT_START_EVENT && root) return refuse(r, &e, "a second document in one file");
-        if (e.type == YAML_STREAM_START_EVENT || e.type == YAML_DOCUMENT_START_EVENT || e.type == YAML_DOCUMENT_END_EVENT) {
+        if (e.type == YAML_DOCUMENT_START_EVENT && root)
+            return refuse(r, &e, "a second document in one file");
+        if (e.type == YAML_STREAM_START_EVENT || e.type == YAML_DOCUMENT_START_EVENT ||
+            e.type == YAML_DOCUMENT_END_EVENT) {
             yaml_event_delete(&e);
             continue;
         }
@@ -165,11 +181,13 @@ Tree *yaml_parse(Arena *a, const char *file, const char *text, size_t len, Diags
     Reader r = {.a = a, .file = file, .d = d};
     size_t bad;
     if (len > MAX_BYTES) {
-        diag_add(d, C001, (Loc){.file = file, .line = 1, .col = 1}, "%zu bytes; a configuration has at most 1 MiB", len);
+        diag_add(d, C001, (Loc){.file = file, .line = 1, .col = 1},
+                 "%zu bytes; a configuration has at most 1 MiB", len);
         return NULL;
     }
     if (!text_utf8_ok(text, len, &bad)) {
-        diag_add(d, C001, (Loc){.file = file, .line = 1, .col = 1, .at = (uint32_t)bad}, "byte %zu is not UTF-8", bad);
+        diag_add(d, C001, (Loc){.file = file, .line = 1, .col = 1, .at = (uint32_t)bad},
+                 "byte %zu is not UTF-8", bad);
         return NULL;
     }
     if (!yaml_parser_initialize(&r.p)) {

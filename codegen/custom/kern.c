@@ -25,8 +25,12 @@ uint32_t kern_write_at(Kern *k, PlanAddr at, int64_t bytes) {
     return add_arg(k, at, bytes);
 }
 
-uint32_t kern_read(Kern *k, ValueId v) { return kern_read_at(k, emit_value(k->e, v), type_bytes(k->g, kern_ty(k, v))); }
-uint32_t kern_write(Kern *k, ValueId v) { return kern_write_at(k, emit_value(k->e, v), type_bytes(k->g, kern_ty(k, v))); }
+uint32_t kern_read(Kern *k, ValueId v) {
+    return kern_read_at(k, emit_value(k->e, v), type_bytes(k->g, kern_ty(k, v)));
+}
+uint32_t kern_write(Kern *k, ValueId v) {
+    return kern_write_at(k, emit_value(k->e, v), type_bytes(k->g, kern_ty(k, v)));
+}
 
 uint32_t kern_write_wanted(Kern *k, ValueId v, PlanAddr other) {
     return kern_wanted(k, v) ? kern_write(k, v) : kern_write_at(k, other, 1);
@@ -46,7 +50,9 @@ uint32_t kern_write_part(Kern *k, ValueId v, int64_t first, int64_t count) {
     return kern_write_at(k, part_of(k, v, first), count * dtype_bytes[kern_ty(k, v)->dt]);
 }
 
-void kern_int(Kern *k, const char *name, int64_t v) { sb_fmt(&k->src, "#define %s (%lldL)\n", name, (long long)v); }
+void kern_int(Kern *k, const char *name, int64_t v) {
+    sb_fmt(&k->src, "#define %s (%lldL)\n", name, (long long)v);
+}
 
 void kern_real(Kern *k, const char *name, DType dt, double v) {
     sb_fmt(&k->src, "#define %s (", name);
@@ -54,8 +60,12 @@ void kern_real(Kern *k, const char *name, DType dt, double v) {
     sb_str(&k->src, ")\n");
 }
 
-void kern_type(Kern *k, const char *name, DType dt) { sb_fmt(&k->src, "typedef %s %s;\n", c_type(dt), name); }
-void kern_text(Kern *k, const char *text) { sb_str(&k->src, text); }
+void kern_type(Kern *k, const char *name, DType dt) {
+    sb_fmt(&k->src, "typedef %s %s;\n", c_type(dt), name);
+}
+void kern_text(Kern *k, const char *text) {
+    sb_str(&k->src, text);
+}
 
 void kern_line(Kern *k, const char *fmt, ...) {
     va_list ap;
@@ -76,11 +86,21 @@ void kern_close(Kern *k, const char *what) {
     emit_launch(k->e, k->id, what, &k->src, k->arg, k->bytes, k->narg, k->nwrite);
 }
 
-ValueId kern_in(const Kern *k, uint32_t i) { return k->g->operand[k->n->in0 + i]; }
-ValueId kern_out(const Kern *k, uint32_t i) { return (ValueId){k->n->out0 + i}; }
-const Type *kern_ty(const Kern *k, ValueId v) { return value_type(k->g, v); }
-int64_t kern_size(const Kern *k, DimId d) { return k->g->dim[d.i].size; }
-bool kern_wanted(const Kern *k, ValueId v) { return k->g->value[v.i].arena >= 0; }
+ValueId kern_in(const Kern *k, uint32_t i) {
+    return k->g->operand[k->n->in0 + i];
+}
+ValueId kern_out(const Kern *k, uint32_t i) {
+    return (ValueId){k->n->out0 + i};
+}
+const Type *kern_ty(const Kern *k, ValueId v) {
+    return value_type(k->g, v);
+}
+int64_t kern_size(const Kern *k, DimId d) {
+    return k->g->dim[d.i].size;
+}
+bool kern_wanted(const Kern *k, ValueId v) {
+    return k->g->value[v.i].arena >= 0;
+}
 
 int64_t kern_stride(const Kern *k, ValueId v, DimId d) {
     const Type *t = kern_ty(k, v);
@@ -95,8 +115,10 @@ int64_t kern_stride(const Kern *k, ValueId v, DimId d) {
 void kern_coord(Sbuf *out, const char *var, const int64_t *size, uint32_t n, uint32_t at) {
     int64_t below = 1;
     for (uint32_t i = at + 1; i < n; i++) below *= size[i];
-    if (at == 0) sb_fmt(out, "(%s / %lldL)", var, (long long)below);
-    else sb_fmt(out, "(%s / %lldL %% %lldL)", var, (long long)below, (long long)size[at]);
+    if (at == 0)
+        sb_fmt(out, "(%s / %lldL)", var, (long long)below);
+    else
+        sb_fmt(out, "(%s / %lldL %% %lldL)", var, (long long)below, (long long)size[at]);
 }
 
 void kern_offset(Sbuf *out, const char *var, const int64_t *size, const int64_t *stride, uint32_t n) {
@@ -122,7 +144,8 @@ void kern_offset_fn(Kern *k, const char *name, ValueId v, const DimId *d, uint32
     sb_str(&k->src, "; }\n");
 }
 
-/* Draws over the batch are logically over [micro, batch, ..]; one without batch is the same in every micro-batch. */
+/* Draws over the batch are logically over [micro, batch, ..]; one without batch is the same in every
+ * micro-batch. */
 bool kern_has_micro(const Kern *k, const Type *t) {
     return (k->n->section & 1) && k->g->batch.i != UINT32_MAX && type_has(t, k->g->batch);
 }

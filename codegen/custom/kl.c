@@ -20,40 +20,39 @@ static void kl_both(Emit *e, NodeId id, int64_t slice, int64_t chunk) {
 
 /* kl = sum p (a - b) with a = l - lse, b the same of the second model. */
 static const char kl_text[] = TEXT(
-static T row_lse(const T *x) {
-    T m = row_max(x);
-    T s[16] = {0};
-    long i = 0;
-    for (; i + 16 <= V; i += 16)
-        for (int u = 0; u < 16; u++) s[u] += EXP(x[i + u] - m);
-    for (int u = 0; u < 16 && i < V; i++, u++) s[u] += EXP(x[i] - m);
-    return m + LOG(lanes(s));
-}
-static T row_kl(const T *x, T z, const T *y, T w) {
-    T s[16] = {0};
-    long i = 0;
-    for (; i + 16 <= V; i += 16)
-        for (int u = 0; u < 16; u++) {
-            T a = x[i + u] - z;
-            s[u] += EXP(a) * (a - (y[i + u] - w));
+    static T row_lse(const T *x) {
+        T m = row_max(x);
+        T s[16] = {0};
+        long i = 0;
+        for (; i + 16 <= V; i += 16)
+            for (int u = 0; u < 16; u++) s[u] += EXP(x[i + u] - m);
+        for (int u = 0; u < 16 && i < V; i++, u++) s[u] += EXP(x[i] - m);
+        return m + LOG(lanes(s));
+    } static T row_kl(const T *x, T z, const T *y, T w) {
+        T s[16] = {0};
+        long i = 0;
+        for (; i + 16 <= V; i += 16)
+            for (int u = 0; u < 16; u++) {
+                T a = x[i + u] - z;
+                s[u] += EXP(a) * (a - (y[i + u] - w));
+            }
+        for (int u = 0; u < 16 && i < V; i++, u++) {
+            T a = x[i] - z;
+            s[u] += EXP(a) * (a - (y[i] - w));
         }
-    for (int u = 0; u < 16 && i < V; i++, u++) {
-        T a = x[i] - z;
-        s[u] += EXP(a) * (a - (y[i] - w));
-    }
-    return lanes(s);
-}
-);
+        return lanes(s);
+    });
 
-static const char kl_rows_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char kl_rows_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const int *list = p[1];
     const T *x = p[2];
     const T *y = p[3];
     T *kl = p[4];
     T *lse = p[5];
     T *lse2 = p[6];
-    (void)kl; (void)lse; (void)lse2;
+    (void)kl;
+    (void)lse;
+    (void)lse2;
     long n = *(const int *)p[0];
     for (long i = part; i < n; i += nparts) {
         long r = list[i];
@@ -63,8 +62,7 @@ void k(void *const *p, int part, int nparts) {
         if (HAS_LSE) lse[r] = z;
         if (HAS_LSE2) lse2[r] = w;
     }
-}
-);
+});
 
 static void kl_rows(Emit *e, NodeId id, int64_t chunk) {
     Kern k;
@@ -97,8 +95,7 @@ bool custom_linear_kl(Emit *e, NodeId id) {
 }
 
 /* d l1 = seed p1 ((a - b) - kl), d l2 = seed (p2 - p1), in place. */
-static const char kl_grad_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char kl_grad_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const int *list = p[1];
     const T *lse = p[2];
     const T *lse2 = p[3];
@@ -122,8 +119,7 @@ void k(void *const *p, int part, int nparts) {
             y[j] = f * (EXP(b) - q);
         }
     }
-}
-);
+});
 
 static void kl_grad_rows(Emit *e, NodeId id, int64_t slice, int64_t chunk) {
     Kern k;
@@ -152,8 +148,8 @@ static void kl_grad_list(Emit *e, NodeId id, int64_t slice) {
         int64_t d = l.s.over[i];
         uint32_t at = kern_write_part(&k, dh, slice * l.s.rows * d, l.s.rows * d);
         args = arena_fmt(e->a, "%s T *dh%u = p[%u];", args, i, at);
-        clear = arena_fmt(e->a, "%s for (long j = 0; j < %lldL; j++) dh%u[r * %lldL + j] = 0;", clear, (long long)d, i,
-                          (long long)d);
+        clear = arena_fmt(e->a, "%s for (long j = 0; j < %lldL; j++) dh%u[r * %lldL + j] = 0;", clear,
+                          (long long)d, i, (long long)d);
     }
     loss_list(&k, &l, args, "seed[r] != 0", clear);
 }

@@ -1,7 +1,7 @@
 /* leaf.c: values made from nothing: constants, coordinates, random numbers, the table of rope.
  *
- * Random words are Philox4x32-10 as in base/philox.c: key = seed, counter = (block of four, step, stream). The index
- * counts through the micro-batches, so a draw does not depend on how a step is cut. */
+ * Random words are Philox4x32-10 as in base/philox.c: key = seed, counter = (block of four, step, stream).
+ * The index counts through the micro-batches, so a draw does not depend on how a step is cut. */
 #include "codegen/custom/kern.h"
 
 bool custom_const(Emit *e, NodeId id) {
@@ -86,32 +86,31 @@ bool custom_rope_table(Emit *e, NodeId id) {
 
 /* ---- random numbers */
 const char kern_philox_text[] = TEXT(
-static inline void philox(unsigned long key, unsigned long block, unsigned step, unsigned stream, unsigned *out) {
-    unsigned k0 = (unsigned)key, k1 = (unsigned)(key >> 32);
-    unsigned c0 = (unsigned)block, c1 = (unsigned)(block >> 32), c2 = step, c3 = stream;
-    for (int round = 0; round < 10; round++) {
-        unsigned long p0 = 0xD2511F53ul * c0;
-        unsigned long p1 = 0xCD9E8D57ul * c2;
-        unsigned n0 = (unsigned)(p1 >> 32) ^ c1 ^ k0;
-        unsigned n2 = (unsigned)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (unsigned)p1;
-        c3 = (unsigned)p0;
-        c0 = n0;
-        c2 = n2;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    out[0] = c0;
-    out[1] = c1;
-    out[2] = c2;
-    out[3] = c3;
-}
-static inline double unit(unsigned w) { return ((double)(w >> 8) + 0.5) * 0x1p-24; }
-);
+    static inline void philox(unsigned long key, unsigned long block, unsigned step, unsigned stream,
+                              unsigned *out) {
+        unsigned k0 = (unsigned)key, k1 = (unsigned)(key >> 32);
+        unsigned c0 = (unsigned)block, c1 = (unsigned)(block >> 32), c2 = step, c3 = stream;
+        for (int round = 0; round < 10; round++) {
+            unsigned long p0 = 0xD2511F53ul * c0;
+            unsigned long p1 = 0xCD9E8D57ul * c2;
+            unsigned n0 = (unsigned)(p1 >> 32) ^ c1 ^ k0;
+            unsigned n2 = (unsigned)(p0 >> 32) ^ c3 ^ k1;
+            c1 = (unsigned)p1;
+            c3 = (unsigned)p0;
+            c0 = n0;
+            c2 = n2;
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        out[0] = c0;
+        out[1] = c1;
+        out[2] = c2;
+        out[3] = c3;
+    } static inline double unit(unsigned w) { return ((double)(w >> 8) + 0.5) * 0x1p-24; });
 
-/* Element i of the running micro-batch; a block of four words is worked out once for the elements that share it. */
-static const char draw_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+/* Element i of the running micro-batch; a block of four words is worked out once for the elements that share
+ * it. */
+static const char draw_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     unsigned long seed = (unsigned long)*(const double *)p[0];
     unsigned step = (unsigned)*(const double *)p[1];
     long first = MICRO ? (long)*(const double *)p[2] * N : 0;
@@ -125,18 +124,14 @@ void k(void *const *p, int part, int nparts) {
             if (i >= lo && i < hi) y[i - first] = (T)draw(w, j);
         }
     }
-}
-);
-static const char uniform_text[] = TEXT(
-static inline double draw(const unsigned *w, int j) { return unit(w[j]); }
-);
-static const char normal_text[] = TEXT(
-static inline double draw(const unsigned *w, int j) {
+});
+static const char uniform_text[] =
+    TEXT(static inline double draw(const unsigned *w, int j) { return unit(w[j]); });
+static const char normal_text[] = TEXT(static inline double draw(const unsigned *w, int j) {
     double r = __builtin_sqrt(-2.0 * log_f64(unit(w[j & ~1])));
     double a = 6.283185307179586476925286766559 * unit(w[j | 1]);
     return r * (j & 1 ? sin_f64(a) : cos_f64(a));
-}
-);
+});
 
 static bool draw(Emit *e, NodeId id, bool normal) {
     Kern k;
@@ -159,5 +154,9 @@ static bool draw(Emit *e, NodeId id, bool normal) {
     return true;
 }
 
-bool custom_uniform(Emit *e, NodeId id) { return draw(e, id, false); }
-bool custom_normal(Emit *e, NodeId id) { return draw(e, id, true); }
+bool custom_uniform(Emit *e, NodeId id) {
+    return draw(e, id, false);
+}
+bool custom_normal(Emit *e, NodeId id) {
+    return draw(e, id, true);
+}

@@ -1,9 +1,9 @@
 /* loss.c: linear_ce, linear_ce_grad, linear_ce_fb: losses of logits = h.W, which are never stored whole.
  *
- * A list of the rows that matter is made first; chunks of that list are gathered, multiplied with W (packed once a node)
- * and reduced row by row. The gradient has the logits of a chunk turned in place into dlogits, then
- * dh = dlogits.W (scattered back through the list) and dW += dlogits^T.h. Launches of chunks beyond the list return at
- * once. Rows outside the list get zeros. Row sums have 16 lanes and a fixed final order. */
+ * A list of the rows that matter is made first; chunks of that list are gathered, multiplied with W (packed
+ * once a node) and reduced row by row. The gradient has the logits of a chunk turned in place into dlogits,
+ * then dh = dlogits.W (scattered back through the list) and dW += dlogits^T.h. Launches of chunks beyond the
+ * list return at once. Rows outside the list get zeros. Row sums have 16 lanes and a fixed final order. */
 #include "codegen/custom/loss.h"
 
 #include <string.h>
@@ -25,23 +25,27 @@ void loss_define(Kern *k, const Loss *l) {
     kern_int(k, "LDL", l->s.ldl);
 }
 
-/* The argument that says how many rows chunk c has and whether it is the first one; and its part of the list. That these
- * are addresses and not literals lets all chunks share their kernels. */
-void loss_read_count(Kern *k, const Loss *l, int64_t c) { loss_read(k, l->s.count + 8 * c, 8); }
+/* The argument that says how many rows chunk c has and whether it is the first one; and its part of the list.
+ * That these are addresses and not literals lets all chunks share their kernels. */
+void loss_read_count(Kern *k, const Loss *l, int64_t c) {
+    loss_read(k, l->s.count + 8 * c, 8);
+}
 void loss_read_list(Kern *k, const Loss *l, int64_t c) {
     int64_t first = c * l->s.chunk, n = l->s.rows - first < l->s.chunk ? l->s.rows - first : l->s.chunk;
     loss_read(k, l->s.list + 4 * first, 4 * n);
 }
 
-uint32_t loss_read(Kern *k, int64_t off, int64_t bytes) { return kern_read_at(k, emit_scratch(k->e, k->n, off), bytes); }
-uint32_t loss_write(Kern *k, int64_t off, int64_t bytes) { return kern_write_at(k, emit_scratch(k->e, k->n, off), bytes); }
+uint32_t loss_read(Kern *k, int64_t off, int64_t bytes) {
+    return kern_read_at(k, emit_scratch(k->e, k->n, off), bytes);
+}
+uint32_t loss_write(Kern *k, int64_t off, int64_t bytes) {
+    return kern_write_at(k, emit_scratch(k->e, k->n, off), bytes);
+}
 
 /* ---- W in panels */
-static const char panel_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char panel_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     pack(p[0], p[1], UNITS * part / nparts, UNITS * (part + 1) / nparts);
-}
-);
+});
 
 /* transposed false: B(k = over, n = cls) for the logits; true: B(k = cls, n = over) for dh. */
 void loss_panels(Emit *e, NodeId id, int which, bool transposed) {
@@ -61,8 +65,7 @@ void loss_panels(Emit *e, NodeId id, int which, bool transposed) {
 }
 
 /* ---- gather rows of h through the list; scatter the dh of the chunk before */
-static const char gather_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char gather_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const int *count = p[0];
     const int *list = p[1];
     const T *h = p[2];
@@ -79,8 +82,7 @@ void k(void *const *p, int part, int nparts) {
         }
         for (long j = D; j < LDH; j++) b[j] = 0;
     }
-}
-);
+});
 
 void loss_gather(Emit *e, NodeId id, int which, int64_t slice, int64_t chunk) {
     Kern k;
@@ -99,8 +101,7 @@ void loss_gather(Emit *e, NodeId id, int which, int64_t slice, int64_t chunk) {
     kern_close(&k, "rows of a loss chunk");
 }
 
-static const char spread_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char spread_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const int *count = p[0];
     const int *list = p[1];
     const T *x = p[2];
@@ -111,8 +112,7 @@ void k(void *const *p, int part, int nparts) {
         T *b = dh + (long)list[r] * D;
         for (long j = 0; j < D; j++) b[j] = a[j];
     }
-}
-);
+});
 
 static void loss_spread(Emit *e, NodeId id, int which, ValueId dh, int64_t slice, int64_t chunk) {
     Kern k;
@@ -132,12 +132,12 @@ static void loss_spread(Emit *e, NodeId id, int which, ValueId dh, int64_t slice
 }
 
 /* ---- products. A panel of W stays in the cache while all rows of the chunk pass it. */
-static const char logits_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char logits_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     long n = *(const int *)p[0];
-    if (n) block(p[1], p[2], p[3], n, D, 0, (n + MR - 1) / MR, UNITS * part / nparts, UNITS * (part + 1) / nparts, 1);
-}
-);
+    if (n)
+        block(p[1], p[2], p[3], n, D, 0, (n + MR - 1) / MR, UNITS * part / nparts,
+              UNITS * (part + 1) / nparts, 1);
+});
 
 void loss_logits(Emit *e, NodeId id, int which, int64_t chunk) {
     Kern k;
@@ -155,11 +155,11 @@ void loss_logits(Emit *e, NodeId id, int which, int64_t chunk) {
     loss_read(&k, l.s.hg[which], l.s.chunk * l.s.ldh[which] * l.size);
     loss_read(&k, l.s.panel[which], units * l.nr * d * l.size);
     loss_write(&k, l.s.logits[which], l.s.chunk * l.s.ldl * l.size);
-    kern_close(&k, arena_fmt(e->a, "gemm %dx%d: logits of a loss chunk, %lld rows", l.mr, l.nr, (long long)l.s.chunk));
+    kern_close(&k, arena_fmt(e->a, "gemm %dx%d: logits of a loss chunk, %lld rows", l.mr, l.nr,
+                             (long long)l.s.chunk));
 }
 
-static const char dh_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char dh_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     long n = *(const int *)p[0], tiles = (n + MR - 1) / MR;
     long lo = tiles * UNITS * part / nparts, hi = tiles * UNITS * (part + 1) / nparts;
     while (lo < hi) {
@@ -167,8 +167,7 @@ void k(void *const *p, int part, int nparts) {
         block(p[1], p[2], p[3], n, V, t0, t1, j, j + 1, 1);
         lo += t1 - t0;
     }
-}
-);
+});
 
 static void loss_dh(Emit *e, NodeId id, int which, int64_t chunk) {
     Kern k;
@@ -188,14 +187,12 @@ static void loss_dh(Emit *e, NodeId id, int which, int64_t chunk) {
     kern_close(&k, "gemm: dh of a loss chunk");
 }
 
-static const char dw_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char dw_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     long n = *(const int *)p[0];
     int first = ((const int *)p[0])[1];
     if (n || first)
         block(p[1], p[2], p[3], V, n, UNITS * part / nparts, UNITS * (part + 1) / nparts, 0, PANELS, first);
-}
-);
+});
 
 static void loss_dw(Emit *e, NodeId id, int which, ValueId dw, int64_t slice, int64_t chunk) {
     Kern k;
@@ -204,8 +201,14 @@ static void loss_dw(Emit *e, NodeId id, int which, ValueId dw, int64_t slice, in
     int64_t d = l.s.over[which], v = l.s.cls, panels = (d + l.nr - 1) / l.nr;
     gemm_define(&k, l.dt);
     loss_define(&k, &l);
-    GemmBlock b = {.name = "block", .am = 1, .ak = l.s.ldl, .bk = l.s.ldh[which], .cm = d, .m_tail = v % l.mr,
-                   .n_tail = d % l.nr, .n_panels = panels};
+    GemmBlock b = {.name = "block",
+                   .am = 1,
+                   .ak = l.s.ldl,
+                   .bk = l.s.ldh[which],
+                   .cm = d,
+                   .m_tail = v % l.mr,
+                   .n_tail = d % l.nr,
+                   .n_panels = panels};
     gemm_block(&k, l.dt, &b);
     kern_int(&k, "UNITS", (v + l.mr - 1) / l.mr);
     kern_int(&k, "PANELS", panels);
@@ -228,11 +231,10 @@ void loss_backward(Emit *e, NodeId id, int which, ValueId dh, ValueId dw, int64_
 }
 
 /* ---- the list of rows. USED(r) says which; CLEAR(r) writes what rows outside get. */
-static const char list_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
-    ARGS
-    for (long r = ROWS * part / nparts; r < ROWS * (part + 1) / nparts; r++)
-        if (!(USED)) { CLEAR }
+static const char list_text[] = TEXT(void k(void *const *p, int part, int nparts) {
+    ARGS for (long r = ROWS * part / nparts; r < ROWS * (part + 1) / nparts; r++) if (!(USED)) {
+        CLEAR
+    }
     if (part) return;
     int *count = p[NARG - 2];
     int *list = p[NARG - 1];
@@ -244,8 +246,7 @@ void k(void *const *p, int part, int nparts) {
         count[2 * c] = left < 0 ? 0 : left > CHUNK ? (int)CHUNK : (int)left;
         count[2 * c + 1] = c == 0;
     }
-}
-);
+});
 
 void loss_list(Kern *k, const Loss *l, const char *args, const char *used, const char *clear) {
     loss_define(k, l);
@@ -260,28 +261,25 @@ void loss_list(Kern *k, const Loss *l, const char *args, const char *used, const
 
 /* ---- rows of linear_ce */
 const char loss_lanes_text[] = TEXT(
-static inline T row_max(const T *x) {
-    T m[16];
-    for (int u = 0; u < 16; u++) m[u] = -__builtin_inff();
-    long i = 0;
-    for (; i + 16 <= V; i += 16)
-        for (int u = 0; u < 16; u++) m[u] = x[i + u] > m[u] ? x[i + u] : m[u];
-    for (int u = 0; u < 16 && i < V; i++, u++) m[u] = x[i] > m[u] ? x[i] : m[u];
-    T r = m[0];
-    for (int u = 1; u < 16; u++) r = m[u] > r ? m[u] : r;
-    return r;
-}
-static inline T lanes(const T *s) {
-    T r = s[0];
-    for (int u = 1; u < 16; u++) r += s[u];
-    return r;
-}
-);
+    static inline T row_max(const T *x) {
+        T m[16];
+        for (int u = 0; u < 16; u++) m[u] = -__builtin_inff();
+        long i = 0;
+        for (; i + 16 <= V; i += 16)
+            for (int u = 0; u < 16; u++) m[u] = x[i + u] > m[u] ? x[i + u] : m[u];
+        for (int u = 0; u < 16 && i < V; i++, u++) m[u] = x[i] > m[u] ? x[i] : m[u];
+        T r = m[0];
+        for (int u = 1; u < 16; u++) r = m[u] > r ? m[u] : r;
+        return r;
+    } static inline T lanes(const T *s) {
+        T r = s[0];
+        for (int u = 1; u < 16; u++) r += s[u];
+        return r;
+    });
 
-/* lse = m + log S with S = sum exp(l - m); entropy = log S - sum(exp(l - m) (l - m)) / S. With STORE the exponentials
- * replace the logits. */
-static const char ce_row_text[] = TEXT(
-static inline T row_sums(T *x, T m, T *second) {
+/* lse = m + log S with S = sum exp(l - m); entropy = log S - sum(exp(l - m) (l - m)) / S. With STORE the
+ * exponentials replace the logits. */
+static const char ce_row_text[] = TEXT(static inline T row_sums(T * x, T m, T *second) {
     T s[16] = {0};
     T q[16] = {0};
     long i = 0;
@@ -302,11 +300,9 @@ static inline T row_sums(T *x, T m, T *second) {
     }
     *second = lanes(q);
     return lanes(s);
-}
-);
+});
 
-static const char ce_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char ce_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const int *list = p[1];
     const int *target = p[2];
     const T *seed = p[3];
@@ -315,7 +311,11 @@ void k(void *const *p, int part, int nparts) {
     T *lse = p[6];
     T *ent = p[7];
     int *arg = p[8];
-    (void)seed; (void)ce; (void)lse; (void)ent; (void)arg;
+    (void)seed;
+    (void)ce;
+    (void)lse;
+    (void)ent;
+    (void)arg;
     long n = *(const int *)p[0];
     for (long i = part; i < n; i += nparts) {
         T *x = lg + i * LDL;
@@ -341,13 +341,14 @@ void k(void *const *p, int part, int nparts) {
             if (t >= 0 && t < V) x[t] -= w;
         }
     }
-}
-);
+});
 
 /* A result that nothing reads has no memory: the argument is then the count's, and is not touched. */
 static void write_or_none(Kern *k, const Loss *l, ValueId v, int64_t slice) {
-    if (kern_wanted(k, v)) kern_write_part(k, v, slice * l->s.rows, l->s.rows);
-    else loss_write(k, l->s.count, 4);
+    if (kern_wanted(k, v))
+        kern_write_part(k, v, slice * l->s.rows, l->s.rows);
+    else
+        loss_write(k, l->s.count, 4);
 }
 
 static const char *const loss_math[] = {"exp", "log"};
@@ -372,15 +373,17 @@ static void ce_rows(Emit *e, NodeId id, bool store, int64_t slice, int64_t chunk
     loss_read_count(&k, &l, chunk);
     loss_read_list(&k, &l, chunk);
     kern_read_part(&k, kern_in(&k, 2), slice * l.s.rows, l.s.rows);
-    if (store) kern_read_part(&k, kern_in(&k, 3), slice * l.s.rows, l.s.rows);
-    else loss_read(&k, l.s.count, 4);
+    if (store)
+        kern_read_part(&k, kern_in(&k, 3), slice * l.s.rows, l.s.rows);
+    else
+        loss_read(&k, l.s.count, 4);
     loss_write(&k, l.s.logits[0], l.s.chunk * l.s.ldl * l.size);
     for (uint32_t i = 0; i < 4; i++) write_or_none(&k, &l, kern_out(&k, i), slice);
     kern_close(&k, store ? "losses and dlogits of a chunk" : "losses of a chunk");
 }
 
-/* Rows of linear_ce (and _fb): all when something besides ce is read; else those with a target, or (form B without a
- * reader of ce) with a seed. */
+/* Rows of linear_ce (and _fb): all when something besides ce is read; else those with a target, or (form B
+ * without a reader of ce) with a seed. */
 static void ce_list(Emit *e, NodeId id, bool fb, int64_t slice) {
     Kern k;
     Loss l;
@@ -393,7 +396,8 @@ static void ce_list(Emit *e, NodeId id, bool fb, int64_t slice) {
     if (fb) kern_read_part(&k, kern_in(&k, 3), slice * l.s.rows, l.s.rows);
     uint32_t at_ce = 0, at_dh = 0;
     if (ce) at_ce = kern_write_part(&k, kern_out(&k, 0), slice * l.s.rows, l.s.rows);
-    if (dh) at_dh = kern_write_part(&k, kern_out(&k, 4), slice * l.s.rows * l.s.over[0], l.s.rows * l.s.over[0]);
+    if (dh)
+        at_dh = kern_write_part(&k, kern_out(&k, 4), slice * l.s.rows * l.s.over[0], l.s.rows * l.s.over[0]);
     const char *valid = "target[r] >= 0 && target[r] < V";
     const char *used = all ? "1" : !fb || ce ? valid : arena_fmt(e->a, "%s && seed[r] != 0", valid);
     const char *args = arena_fmt(e->a, "const int *target = p[0]; (void)target; %s %s %s",
@@ -405,14 +409,17 @@ static void ce_list(Emit *e, NodeId id, bool fb, int64_t slice) {
     loss_list(&k, &l, args, used, clear);
 }
 
-/* ir_infer holds h [rows.., over] and W [cls, over] to that order; the slices of a gradient must be in front. */
+/* ir_infer holds h [rows.., over] and W [cls, over] to that order; the slices of a gradient must be in front.
+ */
 void loss_check(Emit *e, NodeId id) {
     Kern k;
     kern_open(&k, e, id);
     const Type *h = kern_ty(&k, kern_in(&k, 0));
     const DimId *row, *over;
     uint32_t nrow = attr_dims(k.g, k.n, "row", &row), nover = attr_dims(k.g, k.n, "over", &over);
-    if (op_info[k.n->op].nattr < 3 || strcmp(op_info[k.n->op].attr[op_info[k.n->op].nattr - 1].name, "row") != 0) return;
+    if (op_info[k.n->op].nattr < 3 ||
+        strcmp(op_info[k.n->op].attr[op_info[k.n->op].nattr - 1].name, "row") != 0)
+        return;
     uint32_t left = h->ndim - nover - nrow;
     for (uint32_t i = 0; i < left; i++)
         for (uint32_t j = 0; j < nrow; j++)
@@ -439,12 +446,15 @@ static bool ce_node(Emit *e, NodeId id, bool fb) {
     return true;
 }
 
-bool custom_linear_ce(Emit *e, NodeId id) { return ce_node(e, id, false); }
-bool custom_linear_ce_fb(Emit *e, NodeId id) { return ce_node(e, id, true); }
+bool custom_linear_ce(Emit *e, NodeId id) {
+    return ce_node(e, id, false);
+}
+bool custom_linear_ce_fb(Emit *e, NodeId id) {
+    return ce_node(e, id, true);
+}
 
 /* ---- linear_ce_grad: h, W, target, lse, dce [, entropy, dentropy] -> dh, dW */
-static const char grad_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char grad_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const int *list = p[1];
     const int *target = p[2];
     const T *lse = p[3];
@@ -470,8 +480,7 @@ void k(void *const *p, int part, int nparts) {
         }
         if (hit) x[t] -= w;
     }
-}
-);
+});
 
 static void grad_rows(Emit *e, NodeId id, int64_t slice, int64_t chunk) {
     Kern k;
@@ -503,9 +512,9 @@ static void grad_list(Emit *e, NodeId id, int64_t slice) {
     if (entropy) kern_read_part(&k, kern_in(&k, 6), slice * l.s.rows, l.s.rows);
     uint32_t at = 0;
     if (dh) at = kern_write_part(&k, kern_out(&k, 0), slice * l.s.rows * l.s.over[0], l.s.rows * l.s.over[0]);
-    const char *args = arena_fmt(e->a, "const int *target = p[0]; const T *seed = p[1]; %s %s",
-                                 entropy ? "const T *dent = p[2];" : "",
-                                 dh ? arena_fmt(e->a, "T *dh = p[%u];", at) : "");
+    const char *args =
+        arena_fmt(e->a, "const int *target = p[0]; const T *seed = p[1]; %s %s",
+                  entropy ? "const T *dent = p[2];" : "", dh ? arena_fmt(e->a, "T *dh = p[%u];", at) : "");
     loss_list(&k, &l, args,
               entropy ? "(seed[r] != 0 && target[r] >= 0 && target[r] < V) || dent[r] != 0"
                       : "seed[r] != 0 && target[r] >= 0 && target[r] < V",

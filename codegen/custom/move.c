@@ -1,11 +1,16 @@
 /* move.c: ops that only move data (select, place, stack, transpose, shift, gather, micro copies) and rope.
  *
- * A copy is a list of runs with two strides, joined where both allow. One whose source and destination are the same
- * memory with the same strides is no launch at all: the planner made a view of it. */
+ * A copy is a list of runs with two strides, joined where both allow. One whose source and destination are
+ * the same memory with the same strides is no launch at all: the planner made a view of it. */
 #include "codegen/custom/kern.h"
 
-typedef struct { int64_t size, from, to; } Run;
-typedef struct { Run r[MAX_DIMS]; uint32_t n; } Runs;
+typedef struct {
+    int64_t size, from, to;
+} Run;
+typedef struct {
+    Run r[MAX_DIMS];
+    uint32_t n;
+} Runs;
 
 static void run_add(Runs *s, int64_t size, int64_t from, int64_t to) {
     if (size == 1) return;
@@ -19,10 +24,11 @@ static void run_add(Runs *s, int64_t size, int64_t from, int64_t to) {
     s->r[s->n++] = (Run){size, from, to};
 }
 
-static bool same_place(PlanAddr a, PlanAddr b) { return a.arena == b.arena && a.off == b.off && a.stride == b.stride; }
+static bool same_place(PlanAddr a, PlanAddr b) {
+    return a.arena == b.arena && a.off == b.off && a.stride == b.stride;
+}
 
-static const char copy_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char copy_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *x = p[0];
     T *y = p[1];
     for (long r = ROWS * part / nparts; r < ROWS * (part + 1) / nparts; r++) {
@@ -32,8 +38,7 @@ void k(void *const *p, int part, int nparts) {
         T *b = y + to(r / CUTS);
         for (long j = j0; j < j1; j++) b[j * ST] = a[j * SF];
     }
-}
-);
+});
 
 /* The copy that the runs describe; from and to are addresses of their first elements. */
 static void copy_launch(Emit *e, NodeId id, DType dt, const Runs *s, PlanAddr from, PlanAddr to) {
@@ -115,12 +120,10 @@ bool custom_stack(Emit *e, NodeId id) {
     return true;
 }
 
-static const char zero_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char zero_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     T *y = p[0];
     for (long i = N * part / nparts; i < N * (part + 1) / nparts; i++) y[i] = 0;
-}
-);
+});
 
 bool custom_place(Emit *e, NodeId id) {
     Kern k;
@@ -131,11 +134,13 @@ bool custom_place(Emit *e, NodeId id) {
     kern_text(&k, zero_text);
     kern_write(&k, y);
     kern_close(&k, "zeros");
-    copy_dims(&k, kern_ty(&k, x), x, y, 0, attr_int(k.g, k.n, "index") * kern_stride(&k, y, attr_dim(k.g, k.n, "dim")));
+    copy_dims(&k, kern_ty(&k, x), x, y, 0,
+              attr_int(k.g, k.n, "index") * kern_stride(&k, y, attr_dim(k.g, k.n, "dim")));
     return true;
 }
 
-/* The side without `micro` says how much one micro-batch is; the piece of the other moves with the micro-batch. */
+/* The side without `micro` says how much one micro-batch is; the piece of the other moves with the
+ * micro-batch. */
 static bool micro_copy(Emit *e, NodeId id) {
     Kern k;
     kern_open(&k, e, id);
@@ -151,11 +156,16 @@ static bool micro_copy(Emit *e, NodeId id) {
     return true;
 }
 
-bool custom_micro_slice(Emit *e, NodeId id) { return micro_copy(e, id); }
-bool custom_micro_stack(Emit *e, NodeId id) { return micro_copy(e, id); }
+bool custom_micro_slice(Emit *e, NodeId id) {
+    return micro_copy(e, id);
+}
+bool custom_micro_stack(Emit *e, NodeId id) {
+    return micro_copy(e, id);
+}
 
 /* ---- shift */
-/* Prints `long t = <place of dim d> + by + sum factor * (index of added dim)` for the flat index r over dims. */
+/* Prints `long t = <place of dim d> + by + sum factor * (index of added dim)` for the flat index r over dims.
+ */
 static void shift_place(Kern *k, const DimId *d, const int64_t *size, uint32_t n) {
     DimId dim = attr_dim(k->g, k->n, "dim");
     const DimId *add;
@@ -182,8 +192,7 @@ static bool is_added(const Kern *k, DimId d) {
     return false;
 }
 
-static const char shift_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char shift_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *x = p[0];
     T *y = p[1];
     for (long r = ROWS * part / nparts; r < ROWS * (part + 1) / nparts; r++) {
@@ -196,8 +205,7 @@ void k(void *const *p, int part, int nparts) {
             for (long j = 0; j < N; j++) b[j] = FILL;
         }
     }
-}
-);
+});
 
 bool custom_shift(Emit *e, NodeId id) {
     Kern k;
@@ -207,7 +215,8 @@ bool custom_shift(Emit *e, NodeId id) {
     DimId dim = attr_dim(k.g, k.n, "dim");
     uint32_t n = t->ndim;
     int64_t size[MAX_DIMS], stride[MAX_DIMS], rows = 1, inner = 1;
-    while (n > 0 && t->dim[n - 1].i != dim.i && !is_added(&k, t->dim[n - 1])) inner *= kern_size(&k, t->dim[--n]);
+    while (n > 0 && t->dim[n - 1].i != dim.i && !is_added(&k, t->dim[n - 1]))
+        inner *= kern_size(&k, t->dim[--n]);
     for (uint32_t i = 0; i < n; i++) {
         size[i] = kern_size(&k, t->dim[i]);
         stride[i] = t->dim[i].i == dim.i ? 0 : kern_stride(&k, x, t->dim[i]);
@@ -231,7 +240,8 @@ bool custom_shift(Emit *e, NodeId id) {
     return true;
 }
 
-/* dx[t] = sum over the added dims, in index order, of dy[t - by - sum factor * e, e] where that place is there. */
+/* dx[t] = sum over the added dims, in index order, of dy[t - by - sum factor * e, e] where that place is
+ * there. */
 bool custom_shift_grad(Emit *e, NodeId id) {
     Kern k;
     kern_open(&k, e, id);
@@ -255,9 +265,11 @@ bool custom_shift_grad(Emit *e, NodeId id) {
     kern_coord(&k.src, "r", size, t->ndim, at);
     sb_fmt(&k.src, " - (%lldL); }\n", (long long)attr_int(k.g, k.n, "by"));
     int64_t n = type_count(k.g, t);
-    kern_line(&k, "void k(void *const *p, int part, int nparts) {\nconst T *x = p[0];\nT *y = p[1];\n"
-                  "for (long r = %lldL * part / nparts; r < %lldL * (part + 1) / nparts; r++) {\nT s = 0;\n"
-                  "long q = place(r), o = base(r);", (long long)n, (long long)n);
+    kern_line(&k,
+              "void k(void *const *p, int part, int nparts) {\nconst T *x = p[0];\nT *y = p[1];\n"
+              "for (long r = %lldL * part / nparts; r < %lldL * (part + 1) / nparts; r++) {\nT s = 0;\n"
+              "long q = place(r), o = base(r);",
+              (long long)n, (long long)n);
     for (uint32_t i = 0; i < nadd; i++)
         kern_line(&k, "for (long e%u = 0; e%u < %lldL; e%u++) {", i, i, (long long)kern_size(&k, add[i]), i);
     sb_str(&k.src, "long t = q");
@@ -265,7 +277,8 @@ bool custom_shift_grad(Emit *e, NodeId id) {
         sb_fmt(&k.src, " - e%u * (%lldL)", i, (long long)k.g->intlist[f->u.list.at + i]);
     kern_line(&k, ";\nif (t >= 0 && t < %lldL) s += x[o + t * %lldL", (long long)kern_size(&k, dim),
               (long long)kern_stride(&k, dy, dim));
-    for (uint32_t i = 0; i < nadd; i++) kern_line(&k, " + e%u * %lldL", i, (long long)kern_stride(&k, dy, add[i]));
+    for (uint32_t i = 0; i < nadd; i++)
+        kern_line(&k, " + e%u * %lldL", i, (long long)kern_stride(&k, dy, add[i]));
     kern_line(&k, "];");
     for (uint32_t i = 0; i < nadd; i++) kern_line(&k, "}");
     kern_line(&k, "y[r] = s;\n}\n}");
@@ -276,8 +289,7 @@ bool custom_shift_grad(Emit *e, NodeId id) {
 }
 
 /* ---- gather: unknown tokens and ignore read 0 */
-static const char gather_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char gather_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *x = p[0];
     const int *tok = p[1];
     T *y = p[2];
@@ -291,8 +303,7 @@ void k(void *const *p, int part, int nparts) {
             for (long j = 0; j < N; j++) b[j] = 0;
         }
     }
-}
-);
+});
 
 bool custom_gather(Emit *e, NodeId id) {
     Kern k;
@@ -322,8 +333,7 @@ bool custom_gather(Emit *e, NodeId id) {
 }
 
 /* ---- rope: pairs (2i, 2i + 1) of `over`, turned by the angles of the table */
-static const char rope_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char rope_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *x = p[0];
     const T *w = p[1];
     T *y = p[2];
@@ -340,8 +350,7 @@ void k(void *const *p, int part, int nparts) {
             b[(2 * i + 1) * SX] = u * s + v * c;
         }
     }
-}
-);
+});
 
 bool custom_rope(Emit *e, NodeId id) {
     Kern k;

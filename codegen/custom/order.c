@@ -1,11 +1,16 @@
 /* order.c: ops along one dim or over an order: argmax, first, last, cumsum, scan, quantile, shuffle.
  *
- * The rows (all other dims) are the pieces of work; along a row everything is sequential, so any number of parts gives the
- * same bits. Sorting is a stable radix sort of 64-bit keys in scratch, eight bits a pass, passes of one digit skipped. */
+ * The rows (all other dims) are the pieces of work; along a row everything is sequential, so any number of
+ * parts gives the same bits. Sorting is a stable radix sort of 64-bit keys in scratch, eight bits a pass,
+ * passes of one digit skipped. */
 #include "codegen/custom/kern.h"
 
 /* Rows: the dims of t but `over`; prints ROWS, N, and an offset function for each of the values. */
-typedef struct { DimId d[MAX_DIMS]; uint32_t n; int64_t rows; } Rows;
+typedef struct {
+    DimId d[MAX_DIMS];
+    uint32_t n;
+    int64_t rows;
+} Rows;
 
 static Rows rows_but(Kern *k, const Type *t, DimId over) {
     Rows r = {.n = 0, .rows = 1};
@@ -25,8 +30,7 @@ static void row_value(Kern *k, const Rows *r, const char *name, ValueId v, DimId
     kern_int(k, arena_fmt(k->e->a, "%s_step", name), kern_stride(k, v, over));
 }
 
-static const char argmax_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char argmax_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *x = p[0];
     O *y = p[1];
     for (long r = ROWS * part / nparts; r < ROWS * (part + 1) / nparts; r++) {
@@ -36,8 +40,7 @@ void k(void *const *p, int part, int nparts) {
             if (a[i * x_step] > a[best * x_step]) best = i;
         y[y_at(r)] = (O)(BASE + best);
     }
-}
-);
+});
 
 bool custom_argmax(Emit *e, NodeId id) {
     Kern k;
@@ -57,8 +60,7 @@ bool custom_argmax(Emit *e, NodeId id) {
     return true;
 }
 
-static const char first_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char first_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const unsigned char *x = p[0];
     unsigned char *y = p[1];
     for (long r = ROWS * part / nparts; r < ROWS * (part + 1) / nparts; r++) {
@@ -70,10 +72,8 @@ void k(void *const *p, int part, int nparts) {
             seen |= m;
         }
     }
-}
-);
-static const char cumsum_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+});
+static const char cumsum_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *x = p[0];
     T *y = p[1];
     for (long r = ROWS * part / nparts; r < ROWS * (part + 1) / nparts; r++) {
@@ -84,8 +84,7 @@ void k(void *const *p, int part, int nparts) {
             y[y_at(r) + i * y_step] = s;
         }
     }
-}
-);
+});
 
 static bool along_row(Emit *e, NodeId id, const char *text, bool reverse, const char *what) {
     Kern k;
@@ -104,15 +103,18 @@ static bool along_row(Emit *e, NodeId id, const char *text, bool reverse, const 
     return true;
 }
 
-bool custom_first(Emit *e, NodeId id) { return along_row(e, id, first_text, false, "first true place"); }
-bool custom_last(Emit *e, NodeId id) { return along_row(e, id, first_text, true, "last true place"); }
+bool custom_first(Emit *e, NodeId id) {
+    return along_row(e, id, first_text, false, "first true place");
+}
+bool custom_last(Emit *e, NodeId id) {
+    return along_row(e, id, first_text, true, "last true place");
+}
 bool custom_cumsum(Emit *e, NodeId id) {
     return along_row(e, id, cumsum_text, attr_bool(e->g, &e->g->node[id.i], "reverse"), "running sum");
 }
 
 /* ---- scan */
-static const char scan_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char scan_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *init = p[0];
     const T *a = p[1];
     const T *b = p[2];
@@ -132,8 +134,7 @@ void k(void *const *p, int part, int nparts) {
             y[y_at(r) + i * y_step] = o;
         }
     }
-}
-);
+});
 
 static const char *const scan_name[] = {"init", "a", "b", "m", "y", "dy"};
 
@@ -154,10 +155,9 @@ bool custom_scan(Emit *e, NodeId id) {
     return true;
 }
 
-/* Backwards over the places visited: g is the gradient of the carry. An operand that lacks dims gets the sum over them in
- * row order (then one part does it all: ALONE). */
-static const char scan_grad_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+/* Backwards over the places visited: g is the gradient of the carry. An operand that lacks dims gets the sum
+ * over them in row order (then one part does it all: ALONE). */
+static const char scan_grad_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *a = p[1];
     const unsigned char *m = p[3];
     const T *y = p[4];
@@ -193,8 +193,7 @@ void k(void *const *p, int part, int nparts) {
         }
         if (HAS_INIT && last >= 0) dinit[init_at(r)] += g;
     }
-}
-);
+});
 
 bool custom_scan_grad(Emit *e, NodeId id) {
     Kern k;
@@ -223,69 +222,66 @@ bool custom_scan_grad(Emit *e, NodeId id) {
 }
 
 /* ---- quantile */
-static const char sort_text[] = TEXT(
-typedef unsigned long U;
-/* Sorts key[0..n) (and val beside it if PAIRS), through the second half of the buffers. */
-static void sort(U *key, U *tmp, U *val, U *vtmp, long n) {
-    for (int s = 0; s < 64; s += 8) {
-        long at[257] = {0};
-        for (long i = 0; i < n; i++) at[(key[i] >> s & 255) + 1]++;
-        int one = 0;
-        for (int d = 1; d <= 256; d++) one |= at[d] == n;
-        if (one) continue;
-        for (int d = 0; d < 256; d++) at[d + 1] += at[d];
-        for (long i = 0; i < n; i++) {
-            long to = at[key[i] >> s & 255]++;
-            tmp[to] = key[i];
-            if (PAIRS) vtmp[to] = val[i];
-        }
-        for (long i = 0; i < n; i++) {
-            key[i] = tmp[i];
-            if (PAIRS) val[i] = vtmp[i];
-        }
-    }
-}
-);
+static const char sort_text[] =
+    TEXT(typedef unsigned long U;
+         /* Sorts key[0..n) (and val beside it if PAIRS), through the second half of the buffers. */
+         static void sort(U *key, U *tmp, U *val, U *vtmp, long n) {
+             for (int s = 0; s < 64; s += 8) {
+                 long at[257] = {0};
+                 for (long i = 0; i < n; i++) at[(key[i] >> s & 255) + 1]++;
+                 int one = 0;
+                 for (int d = 1; d <= 256; d++) one |= at[d] == n;
+                 if (one) continue;
+                 for (int d = 0; d < 256; d++) at[d + 1] += at[d];
+                 for (long i = 0; i < n; i++) {
+                     long to = at[key[i] >> s & 255]++;
+                     tmp[to] = key[i];
+                     if (PAIRS) vtmp[to] = val[i];
+                 }
+                 for (long i = 0; i < n; i++) {
+                     key[i] = tmp[i];
+                     if (PAIRS) val[i] = vtmp[i];
+                 }
+             }
+         });
 
-/* Keys grow with the number: the sign bit turned, negative numbers turned whole. Worked in f64: f32 is exact in it. */
+/* Keys grow with the number: the sign bit turned, negative numbers turned whole. Worked in f64: f32 is exact
+ * in it. */
 static const char quantile_text[] = TEXT(
-static inline U key_of(double v) {
-    U u;
-    __builtin_memcpy(&u, &v, 8);
-    return u >> 63 ? ~u : u | 1ul << 63;
-}
-static inline double value_of(U u) {
-    double v;
-    u = u >> 63 ? u & ~(1ul << 63) : ~u;
-    __builtin_memcpy(&v, &u, 8);
-    return v;
-}
-void k(void *const *p, int part, int nparts) {
-    const T *x = p[0];
-    const unsigned char *m = p[1];
-    T *y = p[2];
-    U *buf = p[3];
-    for (long r = part; r < ROWS; r += nparts) {
-        U *key = buf + r * 2 * N;
-        long n = 0;
-        for (long i = 0; i < N; i++)
-            if (m[m_row(r) + m_in(i)]) key[n++] = key_of((double)x[x_row(r) + x_in(i)]);
-        if (n == 0) {
-            y[r] = 0;
-            continue;
+    static inline U key_of(double v) {
+        U u;
+        __builtin_memcpy(&u, &v, 8);
+        return u >> 63 ? ~u : u | 1ul << 63;
+    } static inline double value_of(U u) {
+        double v;
+        u = u >> 63 ? u & ~(1ul << 63) : ~u;
+        __builtin_memcpy(&v, &u, 8);
+        return v;
+    } void k(void *const *p, int part, int nparts) {
+        const T *x = p[0];
+        const unsigned char *m = p[1];
+        T *y = p[2];
+        U *buf = p[3];
+        for (long r = part; r < ROWS; r += nparts) {
+            U *key = buf + r * 2 * N;
+            long n = 0;
+            for (long i = 0; i < N; i++)
+                if (m[m_row(r) + m_in(i)]) key[n++] = key_of((double)x[x_row(r) + x_in(i)]);
+            if (n == 0) {
+                y[r] = 0;
+                continue;
+            }
+            sort(key, key + N, key, key, n);
+            double at = Q * (double)(n - 1);
+            double near = (double)(long)(at + 0.5);
+            double d = at - near;
+            if (d < 1e-9 && d > -1e-9) at = near;
+            long lo = (long)at;
+            long hi = (double)lo < at ? lo + 1 : lo;
+            double v = value_of(key[lo]);
+            y[r] = (T)(v + (value_of(key[hi]) - v) * (at - (double)lo));
         }
-        sort(key, key + N, key, key, n);
-        double at = Q * (double)(n - 1);
-        double near = (double)(long)(at + 0.5);
-        double d = at - near;
-        if (d < 1e-9 && d > -1e-9) at = near;
-        long lo = (long)at;
-        long hi = (double)lo < at ? lo + 1 : lo;
-        double v = value_of(key[lo]);
-        y[r] = (T)(v + (value_of(key[hi]) - v) * (at - (double)lo));
-    }
-}
-);
+    });
 
 bool custom_quantile(Emit *e, NodeId id) {
     Kern k;
@@ -316,13 +312,12 @@ bool custom_quantile(Emit *e, NodeId id) {
 }
 
 /* ---- shuffle */
-static const char shuffle_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char shuffle_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const T *x = p[0];
     const unsigned char *m = p[1];
-    U seed = (U)*(const double *)p[2];
+    U seed = (U) * (const double *)p[2];
     unsigned step = (unsigned)*(const double *)p[3];
-    U first = MICRO ? (U)*(const double *)p[4] * (ROWS * N) : 0;
+    U first = MICRO ? (U) * (const double *)p[4] * (ROWS * N) : 0;
     T *y = p[4 + MICRO];
     U *buf = p[5 + MICRO];
     for (long r = part; r < ROWS; r += nparts) {
@@ -343,12 +338,13 @@ void k(void *const *p, int part, int nparts) {
         for (long i = 0; i < N; i++) {
             if (!m[m_at(r) + i * m_step]) continue;
             long j = (long)to[s++];
-            if (INVERSE) y[y_at(r) + j * y_step] = x[x_at(r) + i * x_step];
-            else y[y_at(r) + i * y_step] = x[x_at(r) + j * x_step];
+            if (INVERSE)
+                y[y_at(r) + j * y_step] = x[x_at(r) + i * x_step];
+            else
+                y[y_at(r) + i * y_step] = x[x_at(r) + j * x_step];
         }
     }
-}
-);
+});
 
 bool custom_shuffle(Emit *e, NodeId id) {
     Kern k;

@@ -1,11 +1,11 @@
 /* scatter.c: scatter_add, the gradient of a table read by token.
  *
- * Rows are sorted by token (counting sort, stable), then each token's rows are summed in row order: no two parts touch the
- * same row of the result and the order of every sum is fixed. Parts are cut so that rows and tokens weigh the same. */
+ * Rows are sorted by token (counting sort, stable), then each token's rows are summed in row order: no two
+ * parts touch the same row of the result and the order of every sum is fixed. Parts are cut so that rows and
+ * tokens weigh the same. */
 #include "codegen/custom/kern.h"
 
-static const char sort_text[] = TEXT(
-void k(void *const *p, int part, int nparts) {
+static const char sort_text[] = TEXT(void k(void *const *p, int part, int nparts) {
     const int *tok = p[0];
     int *all = p[1];
     for (long s = part; s < LEFT; s += nparts) {
@@ -24,42 +24,45 @@ void k(void *const *p, int part, int nparts) {
         for (long v = CLS; v > 0; v--) start[v] = start[v - 1];
         start[0] = 0;
     }
-}
-);
+});
 
 static const char sum_text[] = TEXT(
-/* First token v with v + (rows before it) >= the part's share of both. */
-static long cut(const int *start, int part, int nparts) {
-    long want = (CLS + start[CLS]) * part / nparts, lo = 0, hi = CLS;
-    while (lo < hi) {
-        long m = (lo + hi) / 2;
-        if (m + start[m] >= want) hi = m;
-        else lo = m + 1;
-    }
-    return lo;
-}
-void k(void *const *p, int part, int nparts) {
-    const T *x = p[0];
-    const int *all = p[1];
-    T *y = p[2];
-    for (long s = 0; s < LEFT; s++) {
-        const int *start = all + s * (CLS + 1);
-        const int *list = all + LIST + s * ROWS;
-        long hi = part + 1 == nparts ? CLS : cut(start, part + 1, nparts);
-        for (long v = part ? cut(start, part, nparts) : 0; v < hi; v++)
-            for (long o = 0; o < OUTER; o++) {
-                T *c = y + s * YLEFT + v * YCLS + y_rest(o);
-                for (long j = 0; j < N; j++) c[j] = 0;
-                for (long i = start[v]; i < start[v + 1]; i++) {
-                    const T *a = x + x_row(s * ROWS + list[i]) + x_rest(o);
-                    for (long j = 0; j < N; j++) c[j] += a[j * SX];
+    /* First token v with v + (rows before it) >= the part's share of both. */
+    static long cut(const int *start, int part, int nparts) {
+        long want = (CLS + start[CLS]) * part / nparts, lo = 0, hi = CLS;
+        while (lo < hi) {
+            long m = (lo + hi) / 2;
+            if (m + start[m] >= want)
+                hi = m;
+            else
+                lo = m + 1;
+        }
+        return lo;
+    } void k(void *const *p, int part, int nparts) {
+        const T *x = p[0];
+        const int *all = p[1];
+        T *y = p[2];
+        for (long s = 0; s < LEFT; s++) {
+            const int *start = all + s * (CLS + 1);
+            const int *list = all + LIST + s * ROWS;
+            long hi = part + 1 == nparts ? CLS : cut(start, part + 1, nparts);
+            for (long v = part ? cut(start, part, nparts) : 0; v < hi; v++)
+                for (long o = 0; o < OUTER; o++) {
+                    T *c = y + s * YLEFT + v * YCLS + y_rest(o);
+                    for (long j = 0; j < N; j++) c[j] = 0;
+                    for (long i = start[v]; i < start[v + 1]; i++) {
+                        const T *a = x + x_row(s * ROWS + list[i]) + x_rest(o);
+                        for (long j = 0; j < N; j++) c[j] += a[j * SX];
+                    }
                 }
-            }
-    }
-}
-);
+        }
+    });
 
-typedef struct { ScatterShape s; DimId row[MAX_DIMS], rest[MAX_DIMS]; uint32_t nrow, nrest; } Scatter;
+typedef struct {
+    ScatterShape s;
+    DimId row[MAX_DIMS], rest[MAX_DIMS];
+    uint32_t nrow, nrest;
+} Scatter;
 
 /* row: what is left of the dims of x1, then those summed, each in the order of x1. rest: dims of x0 alone. */
 static void scatter_dims(const Kern *k, Scatter *c) {

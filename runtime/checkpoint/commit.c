@@ -83,10 +83,10 @@ static bool check_names(const Save *s) {
         if (!state_is(r, "param") || strcmp(model_set(s->v, s->info, r->model), r->model)) continue;
         for (size_t k = 0; k < WM_LEN(taken); k++)
             if (!strcmp(r->model, taken[k]) && model_trained(s->v, r->model))
-                return diag_fail(
-                    s->d, C003, NOLOC,
-                    "model '%s': its files in a checkpoint would be called %s-*, which others are; rename the model",
-                    r->model, taken[k]);
+                return diag_fail(s->d, C003, NOLOC,
+                                 "model '%s': its files in a checkpoint would be called %s-*, which others "
+                                 "are; rename the model",
+                                 r->model, taken[k]);
     }
     for (uint32_t i = 0; i < s->info->nfile; i++)
         if (!plain_name(s->info->file[i].name))
@@ -174,7 +174,8 @@ static bool same_as_there(Save *s) {
     return false;
 }
 
-/* The new checkpoint takes the place of the old one in one operation; the old one, now under the temporary name, goes. */
+/* The new checkpoint takes the place of the old one in one operation; the old one, now under the temporary
+ * name, goes. */
 static bool exchange(Save *s) {
     Env *env = s->env;
     int err = 0;

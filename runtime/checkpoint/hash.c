@@ -7,9 +7,13 @@
 
 _Static_assert(sizeof(XXH3_state_t) <= sizeof(Hash128), "Hash128 holds a state of xxHash");
 
-static XXH3_state_t *state(Hash128 *h) { return (XXH3_state_t *)(void *)h->opaque; }
+static XXH3_state_t *state(Hash128 *h) {
+    return (XXH3_state_t *)(void *)h->opaque;
+}
 
-void hash128_start(Hash128 *h) { (void)XXH3_128bits_reset(state(h)); }
+void hash128_start(Hash128 *h) {
+    (void)XXH3_128bits_reset(state(h));
+}
 
 void hash128_put(Hash128 *h, const void *p, size_t bytes) {
     if (bytes) (void)XXH3_128bits_update(state(h), p, bytes);

@@ -8,21 +8,27 @@ enum { INFO_MOST = 64 << 20, INFO_DEPTH = 8, MODELS_MOST = 4096 };
 
 static void put_text(Sbuf *b, const char *key, const char *value) {
     sb_fmt(b, ",\n \"%s\": ", key);
-    if (value) json_quote(b, value, strlen(value));
-    else sb_str(b, "null");
+    if (value)
+        json_quote(b, value, strlen(value));
+    else
+        sb_str(b, "null");
 }
 
 static bool put_model(Sbuf *b, FileLog *l, const StateView *v, const char *name, const CkptModel *m,
                       bool first, Diags *d) {
     char hash[33] = "";
     bool trained = model_trained(v, name);
-    if (!trained && m && m->hash[0]) memcpy(hash, m->hash, 33);
-    else if (!trained && !model_hash(v, l->env, name, hash, d)) return false;
+    if (!trained && m && m->hash[0])
+        memcpy(hash, m->hash, 33);
+    else if (!trained && !model_hash(v, l->env, name, hash, d))
+        return false;
     sb_str(b, first ? "\n  {\"name\": " : ",\n  {\"name\": ");
     json_quote(b, name, strlen(name));
     sb_fmt(b, ", \"trained\": %s, \"hash\": \"%s\", \"path\": ", trained ? "true" : "false", hash);
-    if (m && m->path) json_quote(b, m->path, strlen(m->path));
-    else sb_str(b, "null");
+    if (m && m->path)
+        json_quote(b, m->path, strlen(m->path));
+    else
+        sb_str(b, "null");
     sb_chr(b, '}');
     return true;
 }
@@ -72,12 +78,12 @@ static void put_best(Sbuf *b, const CkptInfo *info) {
 bool info_write(FileLog *l, const StateView *v, const CkptInfo *info, Diags *d) {
     Sbuf b;
     sb_init(&b, l->a);
-    sb_fmt(
-        &b,
-        "{\n \"format\": \"wmtpc-state\",\n \"version\": 1,\n \"step\": %lld,\n \"steps\": %lld,\n \"epoch\": %lld,\n"
-        " \"sample\": %lld,\n \"seed\": \"%llu\"",
-        (long long)info->step, (long long)info->steps, (long long)info->epoch, (long long)info->sample,
-        (unsigned long long)info->seed);
+    sb_fmt(&b,
+           "{\n \"format\": \"wmtpc-state\",\n \"version\": 1,\n \"step\": %lld,\n \"steps\": %lld,\n "
+           "\"epoch\": %lld,\n"
+           " \"sample\": %lld,\n \"seed\": \"%llu\"",
+           (long long)info->step, (long long)info->steps, (long long)info->epoch, (long long)info->sample,
+           (unsigned long long)info->seed);
     put_text(&b, "graph", info->graph_hash);
     put_text(&b, "plan", info->plan_hash);
     put_text(&b, "built", info->built);

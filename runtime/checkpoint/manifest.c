@@ -12,8 +12,10 @@ enum { TAIL = sizeof hash_key - 1 + 32 + sizeof hash_end - 1 };
 
 static void put_text(Sbuf *b, const char *key, const char *value) {
     sb_fmt(b, ",\n \"%s\": ", key);
-    if (value) json_quote(b, value, strlen(value));
-    else sb_str(b, "null");
+    if (value)
+        json_quote(b, value, strlen(value));
+    else
+        sb_str(b, "null");
 }
 
 static void put_shape(Sbuf *b, const int64_t *shape, uint32_t n) {

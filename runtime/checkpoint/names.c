@@ -126,7 +126,9 @@ int64_t state_elements(const PlanState *s) {
     return n;
 }
 
-int64_t state_bytes(const PlanState *s) { return state_elements(s) * plan_dtype_bytes[s->dtype]; }
+int64_t state_bytes(const PlanState *s) {
+    return state_elements(s) * plan_dtype_bytes[s->dtype];
+}
 
 typedef struct {
     uint32_t n;
@@ -206,7 +208,9 @@ const char *state_name(const PlanState *s, NameStyle style) {
     return style == NAMES_HF && s->hf && s->hf[0] ? s->hf : s->name;
 }
 
-bool state_is(const PlanState *s, const char *role) { return s->role && !strcmp(s->role, role); }
+bool state_is(const PlanState *s, const char *role) {
+    return s->role && !strcmp(s->role, role);
+}
 
 const char *state_key(Arena *a, const PlanState *s, NameStyle style) {
     const char *name = state_name(s, style);
@@ -278,9 +282,12 @@ void reals_convert(RealDType from, const void *in, RealDType to, void *out, int6
             float f;
             uint16_t h;
         } v;
-        if (to.bytes == 8) v.d = x;
-        else if (to.bytes == 4) v.f = (float)x;
-        else v.h = narrow16((float)x);
+        if (to.bytes == 8)
+            v.d = x;
+        else if (to.bytes == 4)
+            v.f = (float)x;
+        else
+            v.h = narrow16((float)x);
         memcpy((char *)out + i * to.bytes, &v, (size_t)to.bytes);
     }
 }

@@ -256,9 +256,13 @@ bool owner_beat(Owner *o, Diags *d) {
     return rewrite(o, false, d);
 }
 
-const char *owner_run_id(const Owner *o) { return o->run; }
+const char *owner_run_id(const Owner *o) {
+    return o->run;
+}
 
-int64_t owner_epoch(const Owner *o) { return o->epoch; }
+int64_t owner_epoch(const Owner *o) {
+    return o->epoch;
+}
 
 /* Says in the file that nobody runs; what cannot be written is left, and a successor finds the process
  * gone. */

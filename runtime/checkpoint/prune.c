@@ -65,7 +65,8 @@ static bool left_behind(Arena *a, const char *name, const char *ours) {
 
 /* NAME.tmp-PID: what an atomic write of one of the run's own files left when its process was killed. */
 static bool half_written(const char *name) {
-    static const char *const of[] = {"owner.json", "run.json", "config.yaml", "graph.wg", "F.plan", "metrics.jsonl"};
+    static const char *const of[] = {"owner.json", "run.json", "config.yaml",
+                                     "graph.wg",   "F.plan",   "metrics.jsonl"};
     for (size_t i = 0; i < WM_LEN(of); i++) {
         size_t n = strlen(of[i]);
         if (strncmp(name, of[i], n) || strncmp(name + n, ".tmp-", 5)) continue;

@@ -61,8 +61,10 @@ static const LogTensor *listed(const LogFile *f, const char *name) {
         uint32_t mid = lo + (hi - lo) / 2;
         int c = strcmp(f->tensor[mid].name, name);
         if (c == 0) return &f->tensor[mid];
-        if (c < 0) lo = mid + 1;
-        else hi = mid;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return NULL;
 }

@@ -268,21 +268,31 @@ void st_close(StFile *f) {
     env->free(env, f);
 }
 
-uint32_t st_count(const StFile *f) { return f->n; }
+uint32_t st_count(const StFile *f) {
+    return f->n;
+}
 
 /* Tensor i in byte order of the names. */
-const StTensor *st_tensor(const StFile *f, uint32_t i) { return &f->tensor[i]; }
+const StTensor *st_tensor(const StFile *f, uint32_t i) {
+    return &f->tensor[i];
+}
 
 const StTensor *st_find(const StFile *f, const char *name) {
     StTensor key = {.name = name};
     return f->n ? bsearch(&key, f->tensor, f->n, sizeof *f->tensor, by_name) : NULL;
 }
 
-const char *st_meta(const StFile *f, const char *key) { return json_string(json_get(f->meta, key), NULL); }
+const char *st_meta(const StFile *f, const char *key) {
+    return json_string(json_get(f->meta, key), NULL);
+}
 
-const char *st_path(const StFile *f) { return f->path; }
+const char *st_path(const StFile *f) {
+    return f->path;
+}
 
-int64_t st_file_bytes(const StFile *f) { return f->bytes; }
+int64_t st_file_bytes(const StFile *f) {
+    return f->bytes;
+}
 
 /* Reads `bytes` of a tensor's data from its byte `at` on. */
 bool st_read(StFile *f, const StTensor *t, void *out, int64_t at, int64_t bytes, Diags *d) {

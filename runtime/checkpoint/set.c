@@ -57,7 +57,9 @@ static bool find_files(Found *f) {
     return true;
 }
 
-const char *join(Arena *a, const char *dir, const char *name) { return arena_fmt(a, "%s/%s", dir, name); }
+const char *join(Arena *a, const char *dir, const char *name) {
+    return arena_fmt(a, "%s/%s", dir, name);
+}
 
 static bool exists(Env *env, const char *path) {
     EnvStat st;
@@ -160,10 +162,10 @@ static bool open_only(Found *f, const char *set, StSet *s) {
     if (!find_files(f)) return false;
     if (f->n == 0) return nothing_here(f, set);
     if (f->n > 1)
-        return diag_fail(
-            f->d, D002, NOLOC,
-            "%s: %u safetensors files (%s, %s, ..) and no model.safetensors.index.json that says which belong together",
-            shown(f->d, f->dir), f->n, shown(f->d, f->name[0]), shown(f->d, f->name[1]));
+        return diag_fail(f->d, D002, NOLOC,
+                         "%s: %u safetensors files (%s, %s, ..) and no model.safetensors.index.json that "
+                         "says which belong together",
+                         shown(f->d, f->dir), f->n, shown(f->d, f->name[0]), shown(f->d, f->name[1]));
     return add_file(f->env, f->a, join(f->a, f->dir, f->name[0]), s, f->d);
 }
 

@@ -61,10 +61,10 @@ static bool missing(const Load *l, const PlanState *s) {
             "'%s%s' is there: a file must have all names as Meta spells them or all as Hugging Face does",
             l->prefix, state_name(s, other));
     else
-        diag_help(
-            l->d, g,
-            "models.%s.missing: init starts what is missing from its initial value; models.%s.prefix goes before each name",
-            l->model, l->model);
+        diag_help(l->d, g,
+                  "models.%s.missing: init starts what is missing from its initial value; models.%s.prefix "
+                  "goes before each name",
+                  l->model, l->model);
     return false;
 }
 
@@ -139,8 +139,10 @@ bool row_load(Env *env, const PlanState *s, NameStyle style, StFile *file, const
     char *stored = ordered ? NULL : env->alloc(env, (size_t)whole);
     bool ok = (same || piece) && (ordered || stored);
     if (!ok) (void)diag_fail(d, R006, NOLOC, "no memory to read '%s'", shown(d, t->name));
-    if (ok && same) ok = st_read(file, t, stored, 0, t->end - t->begin, d);
-    else if (ok) ok = load_in_order(file, t, from, to, ordered ? mem : stored, piece, d);
+    if (ok && same)
+        ok = st_read(file, t, stored, 0, t->end - t->begin, d);
+    else if (ok)
+        ok = load_in_order(file, t, from, to, ordered ? mem : stored, piece, d);
     if (ok && !ordered) state_from_stored(s, style, stored, mem);
     env->free(env, piece);
     env->free(env, stored);

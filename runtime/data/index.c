@@ -11,7 +11,8 @@ static Loc at_line(const DataSet *s, int64_t n) {
 bool index_lines(DataSet *s, Diags *d) {
     int64_t n = 0;
     if (s->len && s->text[s->len - 1] != '\n')
-        return diag_fail(d, D003, NOLOC, "%s: the last line has no newline: the file may have been cut off", s->path);
+        return diag_fail(d, D003, NOLOC, "%s: the last line has no newline: the file may have been cut off",
+                         s->path);
     for (size_t i = 0; i < s->len; i++) n += s->text[i] == '\n';
     s->line = NEWN(s->a, Line, n + 1);
     if (!s->line) return diag_fail(d, R006, NOLOC, "%s: no memory for %lld lines", s->path, (long long)n);
@@ -26,21 +27,24 @@ bool index_lines(DataSet *s, Diags *d) {
     return s->nline > 0 || diag_fail(d, D003, NOLOC, "%s: the file holds no samples", s->path);
 }
 
-static const char *text_of(const DataSet *s, int64_t n, const Json *j, const char *key, bool need, size_t *len, Diags *d) {
+static const char *text_of(const DataSet *s, int64_t n, const Json *j, const char *key, bool need,
+                           size_t *len, Diags *d) {
     const Json *v = json_get(j, key);
     if (!v && !need) {
         *len = 0;
         return "";
     }
     if (v && json_kind(v) == J_STRING) return json_string(v, len);
-    diag_add(d, D003, at_line(s, n), "sample %lld: \"%s\" %s", (long long)n + 1, key, v ? "is not a text" : "is missing");
+    diag_add(d, D003, at_line(s, n), "sample %lld: \"%s\" %s", (long long)n + 1, key,
+             v ? "is not a text" : "is missing");
     return NULL;
 }
 
 bool sample_read(const DataSet *s, int64_t n, Sample *out, Diags *d) {
     const Line *l = &s->line[n];
     size_t ignored;
-    out->json = json_parse(s->text + l->begin, (size_t)(l->end - l->begin), s->path, (uint32_t)(n + 1), 64, d, D003);
+    out->json =
+        json_parse(s->text + l->begin, (size_t)(l->end - l->begin), s->path, (uint32_t)(n + 1), 64, d, D003);
     if (!out->json) return false;
     if (json_kind(out->json) != J_OBJECT) {
         diag_add(d, D003, at_line(s, n), "sample %lld is not a JSON object", (long long)n + 1);
@@ -54,17 +58,21 @@ bool sample_read(const DataSet *s, int64_t n, Sample *out, Diags *d) {
     return false;
 }
 
-static bool indices(DataSet *s, const Json *list, const char *meta, const char *id, int64_t **out, int64_t *n, Diags *d) {
+static bool indices(DataSet *s, const Json *list, const char *meta, const char *id, int64_t **out, int64_t *n,
+                    Diags *d) {
     if (!list || json_kind(list) != J_ARRAY)
-        return diag_fail(d, D003, NOLOC, "%s: problem \"%s\" needs the lists correct_indices and incorrect_indices", meta, id);
+        return diag_fail(d, D003, NOLOC,
+                         "%s: problem \"%s\" needs the lists correct_indices and incorrect_indices", meta,
+                         id);
     *n = (int64_t)json_size(list);
     *out = NEWN(s->a, int64_t, *n + 1);
     if (!*out) return diag_fail(d, R006, NOLOC, "%s: out of memory", meta);
     for (int64_t i = 0; i < *n; i++) {
         const Json *v = json_at(list, (size_t)i);
         if (json_kind(v) != J_INT || json_int(v) < 0 || json_int(v) >= s->nline)
-            return diag_fail(d, D003, NOLOC, "%s: problem \"%s\" names a sample that is not one of the %lld lines of %s", meta, id,
-                             (long long)s->nline, s->path);
+            return diag_fail(d, D003, NOLOC,
+                             "%s: problem \"%s\" names a sample that is not one of the %lld lines of %s",
+                             meta, id, (long long)s->nline, s->path);
         (*out)[i] = json_int(v);
     }
     return true;
@@ -76,7 +84,8 @@ static bool from_metadata(DataSet *s, const char *meta, Diags *d) {
     if (!file_read_all(s->env, s->a, meta, (wm_size)1 << 30, &text, &len, d)) return false;
     Json *j = json_parse(text, len, meta, 1, 8, d, D003);
     if (!j) return false;
-    bool ok = json_kind(j) == J_OBJECT || diag_fail(d, D003, NOLOC, "%s: an object from problem to its samples is needed", meta);
+    bool ok = json_kind(j) == J_OBJECT ||
+              diag_fail(d, D003, NOLOC, "%s: an object from problem to its samples is needed", meta);
     s->nproblem = ok ? (int64_t)json_size(j) : 0;
     s->problem = NEWN(s->a, Problem, s->nproblem + 1);
     for (int64_t i = 0; ok && i < s->nproblem; i++) {
@@ -105,7 +114,9 @@ static const char *problem_id(DataSet *s, int64_t n, const Json *j) {
 static bool is_right(const Json *j) {
     const Json *v = json_get(j, "is_correct");
     if (!v) return true;
-    return json_kind(v) == J_BOOL ? json_bool(v) : json_kind(v) == J_INT || json_kind(v) == J_REAL ? json_real(v) > 0.5 : true;
+    return json_kind(v) == J_BOOL                            ? json_bool(v)
+           : json_kind(v) == J_INT || json_kind(v) == J_REAL ? json_real(v) > 0.5
+                                                             : true;
 }
 
 static bool from_samples(DataSet *s, Diags *d) {
@@ -137,8 +148,10 @@ static bool from_samples(DataSet *s, Diags *d) {
     }
     for (int64_t i = 0; i < s->nline; i++) {
         Problem *p = &s->problem[of[i]];
-        if (right[i]) p->right[p->nright++] = i;
-        else p->wrong[p->nwrong++] = i;
+        if (right[i])
+            p->right[p->nright++] = i;
+        else
+            p->wrong[p->nwrong++] = i;
     }
     return true;
 }

@@ -1,13 +1,17 @@
 /* order.c: what an epoch holds and in which order: a pure function of (seed, epoch, position).
  *
- * A permutation of n things sorts them by a 64-bit word of Philox (counter: index, epoch, stream "order:NAME"), ties by
- * index. A draw of m from n takes whole rounds of all n, then the first m mod n of a permutation. */
+ * A permutation of n things sorts them by a 64-bit word of Philox (counter: index, epoch, stream
+ * "order:NAME"), ties by index. A draw of m from n takes whole rounds of all n, then the first m mod n of a
+ * permutation. */
 #include "runtime/data/set.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { uint64_t key; int64_t i; } Keyed;
+typedef struct {
+    uint64_t key;
+    int64_t i;
+} Keyed;
 
 static int by_key(const void *a, const void *b) {
     const Keyed *x = a, *y = b;
@@ -29,17 +33,26 @@ static Keyed *permutation(const DataSet *s, Arena *a, int64_t epoch, uint32_t sa
     return k;
 }
 
-typedef struct { int64_t *v; int64_t n; } Answers;
+typedef struct {
+    int64_t *v;
+    int64_t n;
+} Answers;
 
 /* Appends m numbers drawn from a pool (width numbers an entry). */
-static bool draw(DataSet *s, Arena *a, int64_t epoch, uint32_t salt, Answers p, int64_t m, int64_t *out, int64_t *nout, Diags *d) {
+static bool draw(DataSet *s, Arena *a, int64_t epoch, uint32_t salt, Answers p, int64_t m, int64_t *out,
+                 int64_t *nout, Diags *d) {
     if (m == 0) return true;
-    if (p.n == 0) return diag_fail(d, D003, NOLOC, "%s: nothing to draw from: a class or difficulty bin that has a share has no sample", s->path);
+    if (p.n == 0)
+        return diag_fail(d, D003, NOLOC,
+                         "%s: nothing to draw from: a class or difficulty bin that has a share has no sample",
+                         s->path);
     int64_t w = s->o.width;
-    for (int64_t r = 0; r < m / p.n; r++, *nout += p.n) memcpy(out + *nout * w, p.v, (size_t)(p.n * w) * sizeof *out);
+    for (int64_t r = 0; r < m / p.n; r++, *nout += p.n)
+        memcpy(out + *nout * w, p.v, (size_t)(p.n * w) * sizeof *out);
     Keyed *k = permutation(s, a, epoch, salt, p.n);
     if (!k) return diag_fail(d, R006, NOLOC, "%s: out of memory", s->path);
-    for (int64_t i = 0; i < m % p.n; i++, ++*nout) memcpy(out + *nout * w, p.v + k[i].i * w, (size_t)w * sizeof *out);
+    for (int64_t i = 0; i < m % p.n; i++, ++*nout)
+        memcpy(out + *nout * w, p.v + k[i].i * w, (size_t)w * sizeof *out);
     return true;
 }
 
@@ -74,7 +87,8 @@ static int64_t pairs_of(const DataSet *s, const Problem *q) {
 /* (right, wrong) pairs: of each problem up to max_pairs_per_problem, drawn anew in each epoch. */
 static Answers pairs(const DataSet *s, Arena *a, int64_t epoch, uint32_t bin) {
     int64_t n = 0;
-    for (int64_t i = 0; i < s->nproblem; i++) n += in_bin(s, &s->problem[i], bin) ? pairs_of(s, &s->problem[i]) : 0;
+    for (int64_t i = 0; i < s->nproblem; i++)
+        n += in_bin(s, &s->problem[i], bin) ? pairs_of(s, &s->problem[i]) : 0;
     Answers p = {NEWN(a, int64_t, 2 * n + 1), 0};
     for (int64_t i = 0; p.v && i < s->nproblem; i++) {
         const Problem *q = &s->problem[i];
@@ -88,7 +102,8 @@ static Answers pairs(const DataSet *s, Arena *a, int64_t epoch, uint32_t bin) {
     return p;
 }
 
-/* Groups of `width` answers to one problem: floor(answers / width) of them, at least one (then with repetition). */
+/* Groups of `width` answers to one problem: floor(answers / width) of them, at least one (then with
+ * repetition). */
 static Answers groups(const DataSet *s, Arena *a, int64_t epoch, uint32_t bin) {
     int64_t n = 0, w = s->o.width;
     for (int64_t i = 0; i < s->nproblem; i++) n += (s->problem[i].nright + s->problem[i].nwrong) / w + 1;
@@ -163,7 +178,9 @@ static bool collect(DataSet *s, Arena *a, int64_t epoch, int64_t *out, Diags *d)
         int64_t m[2] = {share[b], 0};
         if (two) shares(part, 2, share[b], m);
         for (int side = 0; side < (two ? 2 : 1); side++)
-            if (m[side] && !draw(s, a, epoch, 1 + 2 * b + (uint32_t)side, pool_of(s, a, epoch, b, two ? side + 1 : 0), m[side], out, &n, d)) return false;
+            if (m[side] && !draw(s, a, epoch, 1 + 2 * b + (uint32_t)side,
+                                 pool_of(s, a, epoch, b, two ? side + 1 : 0), m[side], out, &n, d))
+                return false;
     }
     return n == s->items || diag_fail(d, D003, NOLOC, "%s: all difficulty bins have weight 0", s->path);
 }
@@ -173,10 +190,12 @@ bool order_make(DataSet *s, int64_t epoch, Diags *d) {
     Arena *a = arena_open(s->env, NULL);
     int64_t w = s->o.width;
     int64_t *drawn = a ? NEWN(a, int64_t, s->items * w + 1) : NULL;
-    bool ok = drawn ? collect(s, a, epoch, drawn, d) : diag_fail(d, R006, NOLOC, "%s: out of memory", s->path);
+    bool ok =
+        drawn ? collect(s, a, epoch, drawn, d) : diag_fail(d, R006, NOLOC, "%s: out of memory", s->path);
     Keyed *k = ok ? permutation(s, a, epoch, 0, s->items) : NULL;
     if (ok && !k) ok = diag_fail(d, R006, NOLOC, "%s: out of memory", s->path);
-    for (int64_t i = 0; ok && i < s->items; i++) memcpy(s->order + i * w, drawn + k[i].i * w, (size_t)w * sizeof *drawn);
+    for (int64_t i = 0; ok && i < s->items; i++)
+        memcpy(s->order + i * w, drawn + k[i].i * w, (size_t)w * sizeof *drawn);
     arena_close(a);
     s->order_epoch = ok ? epoch : -1;
     return ok;

@@ -4,7 +4,9 @@
 
 #include "runtime/data.h"
 
-typedef struct { int64_t begin, end; } Line; /* bytes of the file, without the newline */
+typedef struct {
+    int64_t begin, end;
+} Line; /* bytes of the file, without the newline */
 typedef struct {
     const char *id;
     double difficulty;
@@ -28,7 +30,7 @@ struct DataSet {
     int64_t items;
     /* the order of one epoch: items x width sample numbers */
     int64_t *order;
-    int64_t order_epoch; /* -1: none yet */
+    int64_t order_epoch;      /* -1: none yet */
     int32_t *tokens, *labels; /* one sample */
     double *numbers;          /* one per-token field */
 };
@@ -40,7 +42,11 @@ int64_t order_count(const DataSet *s);
 bool index_lines(DataSet *s, Diags *d);
 bool index_problems(DataSet *s, Diags *d);
 /* One parsed line with the fields every sample has; the caller frees `json`. */
-typedef struct { Json *json; const char *instruction, *input, *output; size_t noutput; } Sample;
+typedef struct {
+    Json *json;
+    const char *instruction, *input, *output;
+    size_t noutput;
+} Sample;
 bool sample_read(const DataSet *s, int64_t n, Sample *out, Diags *d);
 
 #endif

@@ -1,5 +1,6 @@
-/* cpu.c: the device `cpu`. Arenas are mapped pages, a launch is a call on all threads of the pool; copies, zeroes and
- * sums of large arrays are shared out in pieces of a fixed length, so that the number of threads changes no bit. */
+/* cpu.c: the device `cpu`. Arenas are mapped pages, a launch is a call on all threads of the pool; copies,
+ * zeroes and sums of large arrays are shared out in pieces of a fixed length, so that the number of threads
+ * changes no bit. */
 #include "runtime/runtime.h"
 
 #include <string.h>
@@ -11,7 +12,10 @@ typedef struct {
     Env *env;
     Pool *pool;
 } Cpu;
-typedef struct { PlanDType dt; int64_t count; } Shape;
+typedef struct {
+    PlanDType dt;
+    int64_t count;
+} Shape;
 
 static void piece(int64_t count, int part, int nparts, int64_t *from, int64_t *to) {
     int64_t step = (count + nparts - 1) / nparts;
@@ -47,8 +51,10 @@ static void zero_part(void *const *p, int part, int nparts) {
     if (from < to) memset((char *)p[0] + from, 0, (size_t)(to - from));
 }
 static void share(Cpu *c, KernelFnRt fn, void *const *args, int64_t bytes) {
-    if (bytes < SHARE_BYTES) fn(args, 0, 1);
-    else pool_run(c->pool, fn, args);
+    if (bytes < SHARE_BYTES)
+        fn(args, 0, 1);
+    else
+        pool_run(c->pool, fn, args);
 }
 
 static void *cpu_arena_open(Device *dev, int64_t bytes) {
@@ -61,7 +67,10 @@ static void cpu_arena_close(Device *dev, void *p, int64_t bytes) {
 }
 static void cpu_copy(Device *dev, void *dst, const void *src, int64_t bytes) {
     Shape s = {PD_BOOL, bytes};
-    union { const void *in; void *out; } from = {src};
+    union {
+        const void *in;
+        void *out;
+    } from = {src};
     void *args[3] = {dst, from.out, &s};
     share(dev->self, copy_part, args, bytes);
 }
@@ -74,10 +83,16 @@ static void cpu_zero(Device *dev, void *dst, int64_t bytes) {
     void *args[2] = {dst, &s};
     share(dev->self, zero_part, args, bytes);
 }
-static void cpu_launch(Device *dev, KernelFnRt fn, void *const *args, int64_t bytes) { share(dev->self, fn, args, bytes); }
-static void cpu_accum(Device *dev, PlanDType dt, void *dst, const void *left, const void *right, int64_t count) {
+static void cpu_launch(Device *dev, KernelFnRt fn, void *const *args, int64_t bytes) {
+    share(dev->self, fn, args, bytes);
+}
+static void cpu_accum(Device *dev, PlanDType dt, void *dst, const void *left, const void *right,
+                      int64_t count) {
     Shape s = {dt, count};
-    union { const void *in; void *out; } l = {left}, r = {right};
+    union {
+        const void *in;
+        void *out;
+    } l = {left}, r = {right};
     void *args[4] = {dst, l.out, r.out, &s};
     share(dev->self, sum_part, args, count * (dt == PD_F64 ? 8 : 4));
 }
@@ -105,7 +120,7 @@ Device *device_cpu(Env *env, int threads, Diags *d) {
         env->free(env, c);
         return NULL;
     }
-    c->dev = (Device){c, "cpu", cpu_arena_open, cpu_arena_close, cpu_transfer, cpu_transfer, cpu_zero, cpu_copy, cpu_launch,
-                      cpu_accum, cpu_sync, cpu_close};
+    c->dev = (Device){c,        "cpu",    cpu_arena_open, cpu_arena_close, cpu_transfer, cpu_transfer,
+                      cpu_zero, cpu_copy, cpu_launch,     cpu_accum,       cpu_sync,     cpu_close};
     return &c->dev;
 }

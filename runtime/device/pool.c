@@ -1,7 +1,8 @@
-/* pool.c: the threads of a rank. The caller is thread 0; the others wait for work by spinning a little and then
- * sleeping, so that short kernels cost about a microsecond and an idle pool costs nothing. A kernel has as many parts as
- * there are threads. Each thread takes its own part first (its data is in that core's cache), then any that is left, so
- * a thread that the system holds back delays nobody. What a part computes depends on the shape alone. */
+/* pool.c: the threads of a rank. The caller is thread 0; the others wait for work by spinning a little and
+ * then sleeping, so that short kernels cost about a microsecond and an idle pool costs nothing. A kernel has
+ * as many parts as there are threads. Each thread takes its own part first (its data is in that core's
+ * cache), then any that is left, so a thread that the system holds back delays nobody. What a part computes
+ * depends on the shape alone. */
 #include "runtime/runtime.h"
 
 #include <pthread.h>
@@ -9,7 +10,10 @@
 
 enum { SPINS = 3000, MAX_THREADS = 256 };
 
-typedef struct { Pool *pool; int part; } Worker;
+typedef struct {
+    Pool *pool;
+    int part;
+} Worker;
 struct Pool {
     Env *env;
     int threads;
@@ -17,9 +21,10 @@ struct Pool {
     Worker worker[MAX_THREADS];
     KernelFnRt fn;
     void *const *args;
-    atomic_uint round;      /* raised by the caller: there is work, or `stop` */
-    atomic_int left;        /* parts that are not done yet */
-    atomic_bool taken[MAX_THREADS]; /* by part; cleared after fn and args are set, so who takes a part sees them */
+    atomic_uint round; /* raised by the caller: there is work, or `stop` */
+    atomic_int left;   /* parts that are not done yet */
+    atomic_bool
+        taken[MAX_THREADS]; /* by part; cleared after fn and args are set, so who takes a part sees them */
     atomic_int sleepers;    /* workers in (or on their way to) the condition variable */
     atomic_bool caller_sleeps;
     atomic_bool stop;
@@ -33,8 +38,8 @@ static void relax(void) {
 #endif
 }
 
-/* A sleeper announces itself before it looks again, the waker raises the round before it looks for sleepers: under
- * sequential consistency one of the two sees the other. */
+/* A sleeper announces itself before it looks again, the waker raises the round before it looks for sleepers:
+ * under sequential consistency one of the two sees the other. */
 static void wait_for_round(Pool *p, unsigned seen) {
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load(&p->round) != seen) return;
@@ -91,7 +96,8 @@ static void worker_main(void *ctx) {
     }
 }
 
-/* A pool of `threads` (0: one for each core). NULL: R006 without memory, R005 if the system refuses a thread. */
+/* A pool of `threads` (0: one for each core). NULL: R006 without memory, R005 if the system refuses a thread.
+ */
 Pool *pool_open(Env *env, int threads, Diags *d) {
     int cores = env->cpu_count(env);
     int n = threads > 0 ? threads : cores;
@@ -131,7 +137,9 @@ void pool_close(Pool *p) {
     p->env->free(p->env, p);
 }
 
-int pool_threads(const Pool *p) { return p->threads; }
+int pool_threads(const Pool *p) {
+    return p->threads;
+}
 
 void pool_run(Pool *p, KernelFnRt fn, void *const *args) {
     if (p->threads == 1) {

@@ -4,7 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-static void *at(const Exec *e, PlanAddr p, int64_t micro) { return e->base[p.arena] + p.off + p.stride * micro; }
+static void *at(const Exec *e, PlanAddr p, int64_t micro) {
+    return e->base[p.arena] + p.off + p.stride * micro;
+}
 
 /* Fills the pointer of every argument and, for each section of a program, the list of those that move. */
 static void bind_args(Exec *e) {
@@ -45,8 +47,8 @@ static bool take_memory(Exec *e, Diags *d) {
         if (!p->arena_bytes[i]) continue;
         e->base[i] = e->dev->arena_open(e->dev, p->arena_bytes[i]);
         if (!e->base[i])
-            return diag_fail(d, R006, NOLOC, "out of memory: %lld bytes for %s were refused", (long long)p->arena_bytes[i],
-                             what[i]);
+            return diag_fail(d, R006, NOLOC, "out of memory: %lld bytes for %s were refused",
+                             (long long)p->arena_bytes[i], what[i]);
     }
     return true;
 }
@@ -82,13 +84,21 @@ void exec_close(Exec *e) {
     e->env->free(e->env, e);
 }
 
-const Plan *exec_plan(const Exec *e) { return e->plan; }
+const Plan *exec_plan(const Exec *e) {
+    return e->plan;
+}
 
-uint64_t exec_seed(const Exec *e) { return e->seed; }
+uint64_t exec_seed(const Exec *e) {
+    return e->seed;
+}
 
-void *exec_state_ptr(Exec *e, uint32_t row) { return e->base[ARENA_STATE] + e->plan->state[row].off; }
+void *exec_state_ptr(Exec *e, uint32_t row) {
+    return e->base[ARENA_STATE] + e->plan->state[row].off;
+}
 
-void exec_share(Exec *e, KernelFnRt fn, void *const *args, int64_t bytes) { e->dev->launch(e->dev, fn, args, bytes); }
+void exec_share(Exec *e, KernelFnRt fn, void *const *args, int64_t bytes) {
+    e->dev->launch(e->dev, fn, args, bytes);
+}
 
 int exec_program(const Exec *e, const char *name) {
     for (uint32_t i = 0; i < e->plan->nprogram; i++)
@@ -128,4 +138,3 @@ double exec_number(Exec *e, int program, const char *kind, const char *name) {
     if (o->dtype == PD_BOOL) return memcpy(&b, p, sizeof b), (double)b;
     return NAN;
 }
-

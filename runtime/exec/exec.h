@@ -1,12 +1,21 @@
-/* exec.h: private to runtime/: what an executor holds. Everything is made by exec_open; a step allocates nothing. */
+/* exec.h: private to runtime/: what an executor holds. Everything is made by exec_open; a step allocates
+ * nothing. */
 #ifndef WM_EXEC_H
 #define WM_EXEC_H
 
 #include "runtime/runtime.h"
 
-typedef struct { PlanAddr at; uint32_t arg; } ExecMoving; /* an argument whose address follows the micro-batch */
-typedef struct { const ExecMoving *moving; uint32_t nmoving; } ExecSection;
-typedef struct { const ExecSection *section; } ExecProgram;
+typedef struct {
+    PlanAddr at;
+    uint32_t arg;
+} ExecMoving; /* an argument whose address follows the micro-batch */
+typedef struct {
+    const ExecMoving *moving;
+    uint32_t nmoving;
+} ExecSection;
+typedef struct {
+    const ExecSection *section;
+} ExecProgram;
 
 struct Exec {
     Env *env;
@@ -15,9 +24,10 @@ struct Exec {
     Device *dev;
     uint64_t seed;
     char *base[NARENA];
-    int64_t *kernel_bytes;  /* of all arguments of a kernel together */
-    void **arg;             /* one pointer for each Plan.addr; those of a moving argument are set before each micro-batch */
-    ExecSection *section;   /* of all programs, in order */
+    int64_t *kernel_bytes; /* of all arguments of a kernel together */
+    void *
+        *arg; /* one pointer for each Plan.addr; those of a moving argument are set before each micro-batch */
+    ExecSection *section; /* of all programs, in order */
     ExecMoving *moving;
     ExecProgram *program;
     const volatile int *stop; /* exec_stop */

@@ -1,16 +1,24 @@
-/* step.c: one step: the instructions of a program, section by section; odd sections once for each micro-batch.
+/* step.c: one step: the instructions of a program, section by section; odd sections once for each
+ * micro-batch.
  *
- * The canonical sum is a stack of partial sums, one for each bit of the number of leaves so far, the longest lowest.
- * A leaf joins as many of them as a binary counter carries, the last leaf all of them, each time the longer one on the
- * left: exactly the tree that splits at the largest power of two below its length. */
+ * The canonical sum is a stack of partial sums, one for each bit of the number of leaves so far, the longest
+ * lowest. A leaf joins as many of them as a binary counter carries, the last leaf all of them, each time the
+ * longer one on the left: exactly the tree that splits at the largest power of two below its length. */
 #include "runtime/exec/exec.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef struct { Exec *e; const PlanProgram *p; int64_t micro; Diags *d; } Step;
+typedef struct {
+    Exec *e;
+    const PlanProgram *p;
+    int64_t micro;
+    Diags *d;
+} Step;
 
-static double *scalar_at(Step *s, const PlanInput *in) { return (double *)(void *)(s->e->base[in->at.arena] + in->at.off); }
+static double *scalar_at(Step *s, const PlanInput *in) {
+    return (double *)(void *)(s->e->base[in->at.arena] + in->at.off);
+}
 
 static void set_scalars(Step *s, const char *name, double v) {
     for (uint32_t i = 0; i < s->p->ninput; i++) {
@@ -59,11 +67,20 @@ static bool run_instr(Step *s, const PlanInstr *in) {
     void **arg = &e->arg[in->arg0];
     int64_t bytes = in->count * plan_dtype_bytes(in->dtype);
     switch (in->op) {
-    case I_LAUNCH: dev->launch(dev, e->kernel[in->kernel], arg, e->kernel_bytes[in->kernel]); return true;
-    case I_ACCUM: accumulate(s, in); return true;
-    case I_COPY: dev->copy(dev, arg[0], arg[1], bytes); return true;
-    case I_ZERO: dev->zero(dev, arg[0], bytes); return true;
-    case I_CHECK: return check(s, in);
+    case I_LAUNCH:
+        dev->launch(dev, e->kernel[in->kernel], arg, e->kernel_bytes[in->kernel]);
+        return true;
+    case I_ACCUM:
+        accumulate(s, in);
+        return true;
+    case I_COPY:
+        dev->copy(dev, arg[0], arg[1], bytes);
+        return true;
+    case I_ZERO:
+        dev->zero(dev, arg[0], bytes);
+        return true;
+    case I_CHECK:
+        return check(s, in);
     }
     return false;
 }
@@ -88,8 +105,12 @@ static bool run_section(Step *s, uint32_t index, int64_t times) {
     return true;
 }
 
-void exec_stop(Exec *e, const volatile int *stop) { e->stop = stop; }
-void exec_profile(Exec *e, int64_t *ns) { e->profile_ns = ns; }
+void exec_stop(Exec *e, const volatile int *stop) {
+    e->stop = stop;
+}
+void exec_profile(Exec *e, int64_t *ns) {
+    e->profile_ns = ns;
+}
 
 bool exec_step(Exec *e, int program, int64_t step, int64_t steps, Diags *d) {
     Step s = {e, &e->plan->program[program], 0, d};

@@ -1,5 +1,5 @@
-/* metrics.c: the log of a run. A line whose step lies beyond the checkpoint a run resumes from is cut off, so that the
- * file reads as if the run had never stopped. */
+/* metrics.c: the log of a run. A line whose step lies beyond the checkpoint a run resumes from is cut off, so
+ * that the file reads as if the run had never stopped. */
 #include "runtime/train.h"
 
 #include <stdio.h>
@@ -55,8 +55,10 @@ Metrics *metrics_open(Env *env, const char *dir, int64_t step, Diags *d) {
     }
     *m = (Metrics){.env = env, .fd = -1, .path = arena_fmt(a, "%s/metrics.jsonl", dir), .a = a};
     m->fd = env->open_append(env, m->path, 0644, &err);
-    if (m->fd < 0) diag_add(d, R001, NOLOC, "%s: %s", m->path, errno_text(err));
-    else if (cut(m, step, d)) return m;
+    if (m->fd < 0)
+        diag_add(d, R001, NOLOC, "%s: %s", m->path, errno_text(err));
+    else if (cut(m, step, d))
+        return m;
     metrics_close(m);
     return NULL;
 }

@@ -1,6 +1,7 @@
-/* loop.c: steps of the optimizer, and what happens between them. All that a run must remember over a stop is in the
- * checkpoint: states, the step (which is the data cursor: the order of samples is a function of it), the best value so
- * far, and `extra`: the mean loss since the last checkpoint and whether a validation is still owed. */
+/* loop.c: steps of the optimizer, and what happens between them. All that a run must remember over a stop is
+ * in the checkpoint: states, the step (which is the data cursor: the order of samples is a function of it),
+ * the best value so far, and `extra`: the mean loss since the last checkpoint and whether a validation is
+ * still owed. */
 #include "runtime/train.h"
 
 #include <math.h>
@@ -8,12 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-int64_t train_epoch_steps(int64_t items, int64_t batch, int64_t micro) { return (items + batch * micro - 1) / (batch * micro); }
+int64_t train_epoch_steps(int64_t items, int64_t batch, int64_t micro) {
+    return (items + batch * micro - 1) / (batch * micro);
+}
 
 /* ceil of a product of settings: 2.0 * 50 must be 100 whatever the last bit of 2.0 is */
-static int64_t ceil_of(double x) { return (int64_t)ceil(x - 1e-9); }
+static int64_t ceil_of(double x) {
+    return (int64_t)ceil(x - 1e-9);
+}
 
-int64_t train_total_steps(double n_epochs, int64_t epoch_steps) { return ceil_of(n_epochs * (double)epoch_steps); }
+int64_t train_total_steps(double n_epochs, int64_t epoch_steps) {
+    return ceil_of(n_epochs * (double)epoch_steps);
+}
 
 bool train_event(int64_t done, double every, int64_t epoch_steps, int64_t total) {
     if (done >= total) return true;
@@ -37,20 +44,24 @@ typedef struct {
     Metrics *metrics;
     int program_train, program_val;
     int64_t epoch_steps;
-    double loss_sum;      /* since the last checkpoint */
+    double loss_sum; /* since the last checkpoint */
     int64_t loss_n;
     bool owes_validation; /* the stop came before the validation of this step */
     int64_t best_step;
     double best;
-    int64_t tokens;       /* of the last step, without padding */
-    double *seconds;      /* of each step of this start */
+    int64_t tokens;  /* of the last step, without padding */
+    double *seconds; /* of each step of this start */
     int64_t nseconds;
     int64_t start_ns;
 } Loop;
 
-static const PlanProgram *program(const Loop *l, int k) { return &l->plan->program[k]; }
+static const PlanProgram *program(const Loop *l, int k) {
+    return &l->plan->program[k];
+}
 
-static bool stopping(const Loop *l) { return l->o->stop && *l->o->stop; }
+static bool stopping(const Loop *l) {
+    return l->o->stop && *l->o->stop;
+}
 
 static void put_numbers(Loop *l, Sbuf *b, int prog, const char *phase) {
     const PlanProgram *p = program(l, prog);
@@ -90,7 +101,8 @@ static bool log_step(Loop *l, Arena *a, int64_t done, double seconds) {
             sb_fmt(&b, ", \"lr.%s\": ", p->output[i].name);
             json_number(&b, exec_number(l->e, l->program_train, "lr", p->output[i].name));
         }
-    sb_fmt(&b, ", \"tokens\": %lld, \"tokens_per_s\": %.1f, \"step_s\": %.4f}", (long long)l->tokens, (double)l->tokens / seconds, seconds);
+    sb_fmt(&b, ", \"tokens\": %lld, \"tokens_per_s\": %.1f, \"step_s\": %.4f}", (long long)l->tokens,
+           (double)l->tokens / seconds, seconds);
     return metrics_line(l->metrics, b.s, b.len, l->d);
 }
 
@@ -116,15 +128,20 @@ static void say_step(Loop *l, Arena *a, int64_t done, double seconds) {
     int shown = 0;
     for (uint32_t i = 0; i < p->noutput && shown < 4; i++)
         if (strcmp(p->output[i].kind, "loss") == 0) {
-            sb_fmt(&b, "  %s %.4f", p->output[i].name, exec_number(l->e, l->program_train, "loss", p->output[i].name));
+            sb_fmt(&b, "  %s %.4f", p->output[i].name,
+                   exec_number(l->e, l->program_train, "loss", p->output[i].name));
             shown++;
         }
     double left = (double)(l->r->steps - done) * seconds;
-    sb_fmt(&b, "  grad %.3g  %.0f tokens/s  %.0f MB", exec_number(l->e, l->program_train, "grad_norm", "grad_norm"), (double)l->tokens / seconds,
+    sb_fmt(&b, "  grad %.3g  %.0f tokens/s  %.0f MB",
+           exec_number(l->e, l->program_train, "grad_norm", "grad_norm"), (double)l->tokens / seconds,
            (double)(l->plan->arena_bytes[0] + l->plan->arena_bytes[1]) / 1e6);
-    if (left >= 3600) sb_fmt(&b, "  %.1f h left", left / 3600);
-    else if (left >= 60) sb_fmt(&b, "  %.0f min left", left / 60);
-    else sb_fmt(&b, "  %.0f s left", left);
+    if (left >= 3600)
+        sb_fmt(&b, "  %.1f h left", left / 3600);
+    else if (left >= 60)
+        sb_fmt(&b, "  %.0f min left", left / 60);
+    else
+        sb_fmt(&b, "  %.0f s left", left);
     l->o->say(l->o->ctx, b.s, !l->o->tty || done == l->r->steps);
 }
 
@@ -162,8 +179,8 @@ static bool validate(Loop *l, int64_t done) {
     bool best = better(l, v);
     if (best) l->best = v, l->best_step = done;
     char line[160];
-    snprintf(line, sizeof line, "step %lld  val.loss %.4f%s", (long long)done, exec_number(l->e, l->program_val, "total", "total"),
-             best ? "  (best so far)" : "");
+    snprintf(line, sizeof line, "step %lld  val.loss %.4f%s", (long long)done,
+             exec_number(l->e, l->program_val, "total", "total"), best ? "  (best so far)" : "");
     l->o->say(l->o->ctx, line, true);
     arena_close(a);
     return ok;
@@ -199,7 +216,9 @@ static bool resume(Loop *l, Arena *a, int64_t *done) {
     CkptInfo info;
     *done = 0;
     l->r->resumed_from = -1;
-    if (!ckpt_clean(l->env, l->o->dir, l->o->owner, l->d) || !ckpt_find(l->env, l->o->dir, INT64_MAX, a, &path, done, l->d)) return false;
+    if (!ckpt_clean(l->env, l->o->dir, l->o->owner, l->d) ||
+        !ckpt_find(l->env, l->o->dir, INT64_MAX, a, &path, done, l->d))
+        return false;
     if (!path) {
         *done = 0;
         return true;
@@ -209,8 +228,8 @@ static bool resume(Loop *l, Arena *a, int64_t *done) {
     info.nmodel = l->o->info->nmodel;
     if (!ckpt_verify(l->env, path, l->d) || !ckpt_load(l->env, path, &l->view, a, &info, l->d)) return false;
     if (info.seed != l->o->seed)
-        return diag_fail(l->d, R008, NOLOC, "%s was trained with seed %llu, this run asks for %llu", path, (unsigned long long)info.seed,
-                         (unsigned long long)l->o->seed);
+        return diag_fail(l->d, R008, NOLOC, "%s was trained with seed %llu, this run asks for %llu", path,
+                         (unsigned long long)info.seed, (unsigned long long)l->o->seed);
     *done = info.step;
     l->r->resumed_from = info.step;
     l->best_step = info.best_metric ? info.best_step : -1;
@@ -230,7 +249,10 @@ static bool resume(Loop *l, Arena *a, int64_t *done) {
 /* What is due after `done` steps. false: error, or stopped in validation (then saved by the caller). */
 static bool events(Loop *l, int64_t done) {
     bool best_before = l->best_step == done;
-    if (l->val && (l->owes_validation || train_event(done, l->o->validate_every, l->epoch_steps, l->r->steps)) && !validate(l, done)) return false;
+    if (l->val &&
+        (l->owes_validation || train_event(done, l->o->validate_every, l->epoch_steps, l->r->steps)) &&
+        !validate(l, done))
+        return false;
     bool new_best = l->o->save_best && l->best_step == done && !best_before;
     if (new_best || train_event(done, l->o->save_every, l->epoch_steps, l->r->steps)) return save(l, done);
     return true;
@@ -282,20 +304,33 @@ static int loop(Loop *l, int64_t done) {
     return EXIT_DONE;
 }
 
-int train_run(Env *env, Exec *e, const Plan *plan, DataSet *train, DataSet *val, const TrainOptions *o, TrainResult *r, Diags *d) {
+int train_run(Env *env, Exec *e, const Plan *plan, DataSet *train, DataSet *val, const TrainOptions *o,
+              TrainResult *r, Diags *d) {
     memset(r, 0, sizeof *r);
     Arena *a = arena_open(env, NULL);
     if (!a) return diag_fail(d, R006, NOLOC, "out of memory") ? 0 : EXIT_MEMORY;
-    Loop l = {.env = env, .e = e, .plan = plan, .train = train, .val = val, .o = o, .r = r, .d = d, .view = exec_view(e, plan),
-              .program_train = exec_program(e, "train"), .program_val = exec_program(e, "val"), .best_step = -1};
+    Loop l = {.env = env,
+              .e = e,
+              .plan = plan,
+              .train = train,
+              .val = val,
+              .o = o,
+              .r = r,
+              .d = d,
+              .view = exec_view(e, plan),
+              .program_train = exec_program(e, "train"),
+              .program_val = exec_program(e, "val"),
+              .best_step = -1};
     l.seconds = NEWN(a, double, 1 << 16);
     l.epoch_steps = train_epoch_steps(data_items(train), plan->batch, program(&l, l.program_train)->micro);
     r->steps = train_total_steps(o->n_epochs, l.epoch_steps);
     if (l.program_val < 0) l.val = NULL;
     int64_t done = 0;
     int code = EXIT_INTERNAL;
-    if (!resume(&l, a, &done) || (l.metrics = metrics_open(env, o->dir, done, d)) == NULL) code = diags_exit(d);
-    else code = loop(&l, done);
+    if (!resume(&l, a, &done) || (l.metrics = metrics_open(env, o->dir, done, d)) == NULL)
+        code = diags_exit(d);
+    else
+        code = loop(&l, done);
     metrics_close(l.metrics);
     r->best_step = l.best_step;
     r->best = l.best;
@@ -304,7 +339,8 @@ int train_run(Env *env, Exec *e, const Plan *plan, DataSet *train, DataSet *val,
         r->median_step_s = l.seconds[l.nseconds / 2];
         r->tokens_per_s = (double)l.tokens / r->median_step_s;
     }
-    if ((code == EXIT_DONE || code == EXIT_AGAIN) && !state_sha256(&l.view, env, r->sha256, d)) code = diags_exit(d);
+    if ((code == EXIT_DONE || code == EXIT_AGAIN) && !state_sha256(&l.view, env, r->sha256, d))
+        code = diags_exit(d);
     arena_close(a);
     return code;
 }

@@ -29,9 +29,11 @@ Test(base, doubles_read_back) {
         cr_assert(memcmp(&r, &v[i], sizeof r) == 0, "%s", b.s);
     }
     double r;
-    cr_assert(!text_double("0x10", 4, &r) && !text_double("1e", 2, &r) && !text_double("", 0, &r) && !text_double("1 ", 2, &r));
+    cr_assert(!text_double("0x10", 4, &r) && !text_double("1e", 2, &r) && !text_double("", 0, &r) &&
+              !text_double("1 ", 2, &r));
     int64_t k;
-    cr_assert(text_int("-9223372036854775808", 20, &k) && k == INT64_MIN && !text_int("9223372036854775808", 19, &k));
+    cr_assert(text_int("-9223372036854775808", 20, &k) && k == INT64_MIN &&
+              !text_int("9223372036854775808", 19, &k));
     arena_close(a);
 }
 
@@ -91,7 +93,8 @@ Test(base, atomic_file) {
     cr_assert(file_write_atomic(env, file, "one", 3, d) && file_write_atomic(env, file, "two!", 4, d));
     char *text;
     size_t n;
-    cr_assert(file_read_all(env, d->arena, file, 100, &text, &n, d) && n == 4 && memcmp(text, "two!", 4) == 0);
+    cr_assert(file_read_all(env, d->arena, file, 100, &text, &n, d) && n == 4 &&
+              memcmp(text, "two!", 4) == 0);
     cr_assert(!file_read_all(env, d->arena, file, 3, &text, &n, d) && diags_exit(d) == EXIT_DAMAGED);
     int err;
     env->unlink(env, file, &err);

@@ -41,25 +41,24 @@ Test(render, whole) {
     diag_fix(d, g, fix, true, ", where=resp");
     diag_note(d, g, "`where=true` counts every position");
     diag_add(d, W062, at("mine.wg", text, 2, "m"), "`m` is never used");
-    expect_text(d,
-                "error[E030]: mean over `seq` needs `where=`\n"
-                " --> mine.wg:2:12\n"
-                "  |\n"
-                "2 | metric m = mean(td)                # \xed\x8f\x89\xea\xb7\xa0\n"
-                "  |            ^^^^^^^^ td is f32[batch, seq]\n"
-                "help: average the answer tokens\n"
-                "  |\n"
-                "2 | metric m = mean(td, where=resp)                # \xed\x8f\x89\xea\xb7\xa0\n"
-                "  |                   ++++++++++++\n"
-                "  = note: `where=true` counts every position\n"
-                "\n"
-                "warning[W062]: `m` is never used\n"
-                " --> mine.wg:2:1\n"
-                "  |\n"
-                "2 | metric m = mean(td)                # \xed\x8f\x89\xea\xb7\xa0\n"
-                "  | ^\n"
-                "\n"
-                "1 error, 1 warning\n");
+    expect_text(d, "error[E030]: mean over `seq` needs `where=`\n"
+                   " --> mine.wg:2:12\n"
+                   "  |\n"
+                   "2 | metric m = mean(td)                # \xed\x8f\x89\xea\xb7\xa0\n"
+                   "  |            ^^^^^^^^ td is f32[batch, seq]\n"
+                   "help: average the answer tokens\n"
+                   "  |\n"
+                   "2 | metric m = mean(td, where=resp)                # \xed\x8f\x89\xea\xb7\xa0\n"
+                   "  |                   ++++++++++++\n"
+                   "  = note: `where=true` counts every position\n"
+                   "\n"
+                   "warning[W062]: `m` is never used\n"
+                   " --> mine.wg:2:1\n"
+                   "  |\n"
+                   "2 | metric m = mean(td)                # \xed\x8f\x89\xea\xb7\xa0\n"
+                   "  | ^\n"
+                   "\n"
+                   "1 error, 1 warning\n");
     diags_close(d);
 }
 
@@ -71,24 +70,23 @@ Test(render, width_of_letters_and_tabs) {
     Diag *g = diag_add(d, E010, at("k.wg", text, 1, "bad"), "unknown name `bad`");
     diag_fix(d, g, at("k.wg", text, 1, "bad"), false, "good");
     diag_add(d, E010, at("k.wg", text, 1, "\xed\x8f\x89\xea\xb7\xa0"), "wide");
-    expect_text(d,
-                "error[E010]: unknown name `bad`\n"
-                " --> k.wg:1:20\n"
-                "  |\n"
-                "1 |     x = \"\xed\x8f\x89\xea\xb7\xa0\"     e\xcc\x81 bad\n"
-                "  |                      ^^^\n"
-                "help: write it like this\n"
-                "  |\n"
-                "1 |     x = \"\xed\x8f\x89\xea\xb7\xa0\"     e\xcc\x81 good\n"
-                "  |                      ~~~~\n"
-                "\n"
-                "error[E010]: wide\n"
-                " --> k.wg:1:7\n"
-                "  |\n"
-                "1 |     x = \"\xed\x8f\x89\xea\xb7\xa0\"     e\xcc\x81 bad\n"
-                "  |          ^^^^\n"
-                "\n"
-                "2 errors\n");
+    expect_text(d, "error[E010]: unknown name `bad`\n"
+                   " --> k.wg:1:20\n"
+                   "  |\n"
+                   "1 |     x = \"\xed\x8f\x89\xea\xb7\xa0\"     e\xcc\x81 bad\n"
+                   "  |                      ^^^\n"
+                   "help: write it like this\n"
+                   "  |\n"
+                   "1 |     x = \"\xed\x8f\x89\xea\xb7\xa0\"     e\xcc\x81 good\n"
+                   "  |                      ~~~~\n"
+                   "\n"
+                   "error[E010]: wide\n"
+                   " --> k.wg:1:7\n"
+                   "  |\n"
+                   "1 |     x = \"\xed\x8f\x89\xea\xb7\xa0\"     e\xcc\x81 bad\n"
+                   "  |          ^^^^\n"
+                   "\n"
+                   "2 errors\n");
     diags_close(d);
 }
 
@@ -100,21 +98,20 @@ Test(render, several_spans_and_files) {
     Diag *g = diag_add(d, E024, at("a.wg", a, 10, "y"), "two sizes for `k`");
     diag_span(d, g, at("b.wg", b, 2, "5"), "5 here");
     diag_span(d, g, at("a.wg", a, 2, "4"), "4 here");
-    expect_text(d,
-                "error[E024]: two sizes for `k`\n"
-                "  --> a.wg:10:5\n"
-                "   |\n"
-                " 2 | dim k = 4\n"
-                "   |         - 4 here\n"
-                "...\n"
-                "10 | x = y\n"
-                "   |     ^\n"
-                "  ::: b.wg:2:9\n"
-                "   |\n"
-                " 2 | dim k = 5\n"
-                "   |         - 5 here\n"
-                "\n"
-                "1 error\n");
+    expect_text(d, "error[E024]: two sizes for `k`\n"
+                   "  --> a.wg:10:5\n"
+                   "   |\n"
+                   " 2 | dim k = 4\n"
+                   "   |         - 4 here\n"
+                   "...\n"
+                   "10 | x = y\n"
+                   "   |     ^\n"
+                   "  ::: b.wg:2:9\n"
+                   "   |\n"
+                   " 2 | dim k = 5\n"
+                   "   |         - 5 here\n"
+                   "\n"
+                   "1 error\n");
     diags_close(d);
 }
 
@@ -137,12 +134,11 @@ Test(render, ends_of_lines_and_removal) {
     diag_fix(d, g, (Loc){"e.wg", 2, 2, 8, 2}, true, "%s", "");
     diag_add(d, E003, (Loc){"e.wg", 2, 99, 99, 5}, "beyond");
     diag_add(d, E003, (Loc){"e.wg", 9, 1, 99, 5}, "no such line");
-    expect_text(d,
-                "error[E003]: end of line\n --> e.wg:1:6\n  |\n1 | a = b\n  |      ^\n\n"
-                "error[E003]: over two lines\n --> e.wg:1:5\n  |\n1 | a = b\n  |     ^\n"
-                "help: write it like this\n  |\n2 | c = d\n  |  -- remove\n\n"
-                "error[E003]: beyond\n --> e.wg:2:99\n  |\n2 | c = d\n  |      ^\n\n"
-                "error[E003]: no such line\n --> e.wg:9:1\n\n4 errors\n");
+    expect_text(d, "error[E003]: end of line\n --> e.wg:1:6\n  |\n1 | a = b\n  |      ^\n\n"
+                   "error[E003]: over two lines\n --> e.wg:1:5\n  |\n1 | a = b\n  |     ^\n"
+                   "help: write it like this\n  |\n2 | c = d\n  |  -- remove\n\n"
+                   "error[E003]: beyond\n --> e.wg:2:99\n  |\n2 | c = d\n  |      ^\n\n"
+                   "error[E003]: no such line\n --> e.wg:9:1\n\n4 errors\n");
     diags_close(d);
 }
 
@@ -172,7 +168,8 @@ Test(render, nothing_reaches_the_terminal_unescaped) {
     Arena *a = arena_open(env_posix(), NULL);
     const char *out = rendered(d, a, false);
     for (const char *s = out; *s; s++)
-        cr_expect((unsigned char)*s >= 0x20 ? *s != 0x7f && (unsigned char)*s != 0xff : *s == '\n', "byte %02x", (unsigned char)*s);
+        cr_expect((unsigned char)*s >= 0x20 ? *s != 0x7f && (unsigned char)*s != 0xff : *s == '\n',
+                  "byte %02x", (unsigned char)*s);
     cr_expect(!strstr(out, "\xe2\x80\xae"), "a letter that turns the direction of writing");
     Sbuf b;
     sb_init(&b, a);
@@ -194,8 +191,10 @@ Test(render, colors_only_if_asked) {
     Sbuf b;
     sb_init(&b, a);
     for (const char *s = color; *s; s++) {
-        if (*s == '\033') s = strchr(s, 'm');
-        else sb_chr(&b, *s);
+        if (*s == '\033')
+            s = strchr(s, 'm');
+        else
+            sb_chr(&b, *s);
     }
     cr_expect(strchr(color, '\033') != NULL);
     cr_expect_str_eq(b.s, plain);
@@ -216,12 +215,15 @@ Test(render, long_lines) {
             text[len] = 0;
             Diags *d = diags_open(env_posix());
             diag_source(d, "l.wg", text, len);
-            diag_add(d, E010, (Loc){"l.wg", 1, (uint32_t)(before * u) + 1, (uint32_t)(before * u), 3}, "here");
+            diag_add(d, E010, (Loc){"l.wg", 1, (uint32_t)(before * u) + 1, (uint32_t)(before * u), 3},
+                     "here");
             Arena *a = arena_open(env_posix(), NULL);
             const char *line = strstr(rendered(d, a, false), "1 | ");
-            const char *marks = strchr(line, '\n') + 1, *bad = strstr(line, "BAD"), *caret = strstr(marks, "^^^");
+            const char *marks = strchr(line, '\n') + 1, *bad = strstr(line, "BAD"),
+                       *caret = strstr(marks, "^^^");
             cr_assert(bad && bad < marks && caret);
-            cr_expect_eq(text_width(line, (size_t)(bad - line)), (int)(caret - marks), "%u letters before", before);
+            cr_expect_eq(text_width(line, (size_t)(bad - line)), (int)(caret - marks), "%u letters before",
+                         before);
             cr_expect(text_width(line, (size_t)(marks - line)) < 140);
             arena_close(a);
             diags_close(d);

@@ -1,5 +1,5 @@
-/* Configurations: types and units, unknown keys and their lines, layers, where each leaf comes from, ${..}, what is refused,
- * and that what `config show` prints reads back to the same. Files are texts in memory. */
+/* Configurations: types and units, unknown keys and their lines, layers, where each leaf comes from, ${..},
+ * what is refused, and that what `config show` prints reads back to the same. Files are texts in memory. */
 #include "cli/config/tree.h"
 
 #include <criterion/criterion.h>
@@ -8,7 +8,9 @@
 #include <string.h>
 
 /* An Env whose files are the rows of `file` and whose environment is WM_TEST_DIR=here. */
-typedef struct { const char *path, *text; } File;
+typedef struct {
+    const char *path, *text;
+} File;
 typedef struct {
     Env env;
     const File *file;
@@ -16,7 +18,9 @@ typedef struct {
     int open;
 } Memory;
 
-static Memory *memory(Env *e) { return (Memory *)(void *)e; }
+static Memory *memory(Env *e) {
+    return (Memory *)(void *)e;
+}
 
 static int mem_open(Env *e, const char *path, int *err) {
     Memory *m = memory(e);
@@ -137,16 +141,21 @@ Test(config, without_a_file_all_is_as_the_schema_says) {
 }
 
 Test(config, numbers_and_units) {
-    static const struct { const char *text; double v; } row[] = {
-        {"7", 7}, {"1_000", 1000}, {"2.5e-3", 0.0025}, {"50%", 0.5}, {"1e3", 1000}, {"4Ki", 4096}, {"1.5Mi", 1572864}, {"2Gi", 2147483648.0},
-        {"1Ti", 1099511627776.0}, {"0.1", 0.1}, {"7%", 0.07}};
+    static const struct {
+        const char *text;
+        double v;
+    } row[] = {{"7", 7},           {"1_000", 1000},       {"2.5e-3", 0.0025},
+               {"50%", 0.5},       {"1e3", 1000},         {"4Ki", 4096},
+               {"1.5Mi", 1572864}, {"2Gi", 2147483648.0}, {"1Ti", 1099511627776.0},
+               {"0.1", 0.1},       {"7%", 0.07}};
     for (size_t i = 0; i < WM_LEN(row); i++) {
         double v = -1;
         cr_expect(scalar_number(row[i].text, &v) && v == row[i].v, "%s is %.17g", row[i].text, v);
     }
     static const char *const bad[] = {"", "x", "1x", "%", "Ki", "1 000", "0x10", "1,5", "1KiKi", "--1", "1K"};
     double v;
-    for (size_t i = 0; i < WM_LEN(bad); i++) cr_expect(!scalar_number(bad[i], &v), "'%s' was read as a number", bad[i]);
+    for (size_t i = 0; i < WM_LEN(bad); i++)
+        cr_expect(!scalar_number(bad[i], &v), "'%s' was read as a number", bad[i]);
     char digits[300];
     memset(digits, '1', sizeof digits);
     digits[299] = 0;
@@ -184,7 +193,9 @@ Test(config, unknown_keys_name_their_line_and_the_nearest_key) {
     cr_assert(!loads(&x, "training:\n  n_epoch: 2\n  sed: 3\n  bach_size: 1\n")); /* all of them at once */
     cr_assert_eq(x.d->nerror, 3);
     done(&x);
-    must_load(&x, "x-note: {anything: [1, {goes: here}]}\ntraining: {x-why: because, seed: 3}\n"); /* keys of one's own */
+    must_load(&x,
+              "x-note: {anything: [1, {goes: here}]}\ntraining: {x-why: because, seed: 3}\n"); /* keys of
+                                                                                                  one's own */
     cr_assert_eq(config_int(x.c, "training.seed"), 3);
     done(&x);
 }
@@ -223,9 +234,15 @@ Test(config, limits_of_a_file) {
 }
 
 Test(config, layers_merge_maps_and_remember_what_was_replaced) {
-    Case x = {.m.n = 3, .file[1] = {"base.yaml", "training: {seed: 1, batch_size: 2}\ndata_sampling: {difficulty_weights: [1, 2, 3]}\n"},
-              .file[2] = {"more.yaml", "training:\n  seed: 5\nexperiment: {name: m}\n"}, .override = {"training.batch_size=16", "keep=0.5"}, .nover = 2};
-    must_load(&x, "defaults: [base.yaml, more.yaml]\ntraining:\n  micro_batches: 4\ndata_sampling: {difficulty_weights: [9]}\n");
+    Case x = {
+        .m.n = 3,
+        .file[1] = {"base.yaml",
+                    "training: {seed: 1, batch_size: 2}\ndata_sampling: {difficulty_weights: [1, 2, 3]}\n"},
+        .file[2] = {"more.yaml", "training:\n  seed: 5\nexperiment: {name: m}\n"},
+        .override = {"training.batch_size=16", "keep=0.5"},
+        .nover = 2};
+    must_load(&x, "defaults: [base.yaml, more.yaml]\ntraining:\n  micro_batches: 4\ndata_sampling: "
+                  "{difficulty_weights: [9]}\n");
     cr_assert_eq(config_int(x.c, "training.seed"), 5); /* the later file of `defaults` */
     cr_assert_eq(config_int(x.c, "training.batch_size"), 16);
     cr_assert_eq(config_int(x.c, "training.micro_batches"), 4);
@@ -247,7 +264,9 @@ Test(config, layers_merge_maps_and_remember_what_was_replaced) {
 }
 
 Test(config, files_lie_beside_the_file_that_names_them) {
-    Case x = {.m.n = 3, .file[0] = {"dir/c.yaml", "defaults: [sub/base.yaml]\n"}, .file[1] = {"dir/sub/base.yaml", "defaults: [up.yaml]\n"},
+    Case x = {.m.n = 3,
+              .file[0] = {"dir/c.yaml", "defaults: [sub/base.yaml]\n"},
+              .file[1] = {"dir/sub/base.yaml", "defaults: [up.yaml]\n"},
               .file[2] = {"dir/sub/up.yaml", "training: {seed: 3}\n"}};
     must_load(&x, NULL);
     cr_assert_eq(config_int(x.c, "training.seed"), 3);
@@ -265,9 +284,15 @@ Test(config, files_lie_beside_the_file_that_names_them) {
 }
 
 Test(config, overrides) {
-    static const struct { const char *text; Code code; const char *what; } bad[] = {
-        {"seed", R007, "key=value"}, {"=3", R007, "key=value"}, {"training.sed=3", C002, "`training.sed`"}, {"training.seed=x", C003, "whole"},
-        {"data_sampling.curriculum=[1", C001, ""}};
+    static const struct {
+        const char *text;
+        Code code;
+        const char *what;
+    } bad[] = {{"seed", R007, "key=value"},
+               {"=3", R007, "key=value"},
+               {"training.sed=3", C002, "`training.sed`"},
+               {"training.seed=x", C003, "whole"},
+               {"data_sampling.curriculum=[1", C001, ""}};
     for (size_t i = 0; i < WM_LEN(bad); i++) {
         Case x = {.override = {bad[i].text}, .nover = 1};
         cr_assert(!loads(&x, NULL), "%s was accepted", bad[i].text);
@@ -275,12 +300,15 @@ Test(config, overrides) {
         cr_expect(strstr(x.d->item[0]->text, bad[i].what) != NULL, "%s: %s", bad[i].text, x.d->item[0]->text);
         done(&x);
     }
-    Case x = {.override = {"data_sampling.curriculum=[[1, 0], [0.5, 50%]]", "experiment.name=a=b", "models.policy.path=p/q", "models.policy.n_layers=3",
-                           "training.seed=1", "training.seed=2", "flag=true", "word=\"7\""}, .nover = 8};
+    Case x = {.override = {"data_sampling.curriculum=[[1, 0], [0.5, 50%]]", "experiment.name=a=b",
+                           "models.policy.path=p/q", "models.policy.n_layers=3", "training.seed=1",
+                           "training.seed=2", "flag=true", "word=\"7\""},
+              .nover = 8};
     must_load(&x, NULL);
     double *v;
     uint32_t nrow, ncol, n;
-    cr_assert(config_rows(x.c, x.a, "data_sampling.curriculum", &v, &nrow, &ncol, x.d) && nrow == 2 && ncol == 2);
+    cr_assert(config_rows(x.c, x.a, "data_sampling.curriculum", &v, &nrow, &ncol, x.d) && nrow == 2 &&
+              ncol == 2);
     cr_assert(v[0] == 1 && v[1] == 0 && v[2] == 0.5 && v[3] == 0.5);
     cr_assert_str_eq(config_str(x.c, "experiment.name"), "a=b");
     cr_assert_eq(config_int(x.c, "training.seed"), 2);
@@ -295,7 +323,8 @@ Test(config, overrides) {
 
 Test(config, models) {
     Case x = {0};
-    must_load(&x, "models:\n  policy: {path: w, prefix: m., missing: init, ignore: [a, b.*], hidden: 32, act: silu, tied: false, base: '10', eps: 1e-5}\n  ref: {}\n");
+    must_load(&x, "models:\n  policy: {path: w, prefix: m., missing: init, ignore: [a, b.*], hidden: 32, "
+                  "act: silu, tied: false, base: '10', eps: 1e-5}\n  ref: {}\n");
     uint32_t n;
     const ConfigModel *m = config_models(x.c, &n);
     cr_assert(n == 2 && strcmp(m[1].name, "ref") == 0 && m[1].nset == 0 && m[1].path[0] == 0);
@@ -311,14 +340,16 @@ Test(config, models) {
 }
 
 Test(config, rows_are_equally_long_and_numbers) {
-    static const char *const bad[] = {"data_sampling: {curriculum: [[1, 2], [3]]}\n", "data_sampling: {curriculum: [[1, 2], 3]}\n",
-                                      "data_sampling: {curriculum: [1, x]}\n", "data_sampling: {curriculum: [1, [2]]}\n"};
+    static const char *const bad[] = {
+        "data_sampling: {curriculum: [[1, 2], [3]]}\n", "data_sampling: {curriculum: [[1, 2], 3]}\n",
+        "data_sampling: {curriculum: [1, x]}\n", "data_sampling: {curriculum: [1, [2]]}\n"};
     double *v;
     uint32_t nrow, ncol;
     for (size_t i = 0; i < WM_LEN(bad); i++) {
         Case x = {0};
         must_load(&x, bad[i]);
-        cr_expect(!config_rows(x.c, x.a, "data_sampling.curriculum", &v, &nrow, &ncol, x.d), "%s was accepted", bad[i]);
+        cr_expect(!config_rows(x.c, x.a, "data_sampling.curriculum", &v, &nrow, &ncol, x.d),
+                  "%s was accepted", bad[i]);
         cr_expect(x.d->nerror == 1 && x.d->item[0]->code == C003 && x.d->item[0]->span[0].loc.line == 1);
         done(&x);
     }
@@ -332,22 +363,29 @@ Test(config, rows_are_equally_long_and_numbers) {
 Test(config, texts_refer_to_other_keys_and_to_the_environment) {
     Case x = {0};
     must_load(&x, "experiment: {name: 'n-${training.seed}'}\ntraining: {seed: 4}\n"
-                  "dataset: {train: '${env:WM_TEST_DIR}/${experiment.name}.jsonl', validation: '${oc.env:WM_NONE,other}/${runtime.precision}'}\n");
+                  "dataset: {train: '${env:WM_TEST_DIR}/${experiment.name}.jsonl', validation: "
+                  "'${oc.env:WM_NONE,other}/${runtime.precision}'}\n");
     cr_assert_str_eq(config_str(x.c, "dataset.train"), "here/n-4.jsonl");
-    cr_assert_str_eq(config_str(x.c, "dataset.validation"), "other/f32"); /* a default of the schema can be referred to */
+    cr_assert_str_eq(config_str(x.c, "dataset.validation"),
+                     "other/f32"); /* a default of the schema can be referred to */
     cr_assert_str_eq(config_str(x.c, "checkpoint.save_dir"), "runs/n-4");
     done(&x);
-    must_load(&x, "training: {seed: '${x-seed}', n_epochs: '${x-half}%'}\nx-seed: 12\nx-half: 50\n"); /* numbers too */
+    must_load(
+        &x,
+        "training: {seed: '${x-seed}', n_epochs: '${x-half}%'}\nx-seed: 12\nx-half: 50\n"); /* numbers too */
     cr_assert(config_int(x.c, "training.seed") == 12 && config_num(x.c, "training.n_epochs") == 0.5);
     done(&x);
     refuse("experiment: {name: '${experiment.name}'}\n", C003, 1, "refers to itself");
-    refuse("experiment:\n  name: '${dataset.train}'\ndataset: {train: '${experiment.name}'}\n", C003, 3, "refers to itself");
-    refuse("experiment: {name: '${training.seed}'}\ntraining: {seed: '${env:WM_NONE}'}\n", C003, 2, "WM_NONE"); /* once, where it is */
+    refuse("experiment:\n  name: '${dataset.train}'\ndataset: {train: '${experiment.name}'}\n", C003, 3,
+           "refers to itself");
+    refuse("experiment: {name: '${training.seed}'}\ntraining: {seed: '${env:WM_NONE}'}\n", C003, 2,
+           "WM_NONE"); /* once, where it is */
     refuse("experiment: {name: '${no.such}'}\n", C003, 1, "no such key");
     refuse("experiment: {name: '${training}'}\ntraining: {seed: 1}\n", C003, 1, "no such key");
     refuse("experiment: {name: '${training.seed'}\n", C003, 1, "without }");
     refuse("experiment: {name: '${env:WM_NONE}'}\n", C003, 1, "WM_NONE");
-    refuse("training:\n  seed: '${experiment.name}'\n", C003, 2, "'run'"); /* types are checked after ${..} too */
+    refuse("training:\n  seed: '${experiment.name}'\n", C003, 2,
+           "'run'"); /* types are checked after ${..} too */
 }
 
 /* Each level names the one below ten times: 10^9 copies if nothing stopped it. */
@@ -361,7 +399,8 @@ Test(config, references_do_not_multiply) {
     }
     Case x = {0};
     cr_assert(!loads(&x, text));
-    cr_expect(x.d->item[0]->code == C003 && strstr(x.d->item[0]->text, "1 MiB") != NULL, "%s", x.d->item[0]->text);
+    cr_expect(x.d->item[0]->code == C003 && strstr(x.d->item[0]->text, "1 MiB") != NULL, "%s",
+              x.d->item[0]->text);
     done(&x);
 }
 
@@ -372,7 +411,8 @@ Test(config, what_is_shown_reads_back) {
         "dataset: {train: 'it''s here', validation: '- x', template: \"a\\nb\\tc\", max_length: 4Ki}\n"
         "experiment: {name: \"\\u00e9 \\\"q\\\" \\\\ 'x'\"}\n"
         "data_sampling: {curriculum: [[1, 0], [0.5, 0.5]], difficulty_bins: []}\n"
-        "models: {policy: {path: '', base: '10', tied: true, word: 'true', ignore: ['a, b', '[c]']}, ref: {}}\n"
+        "models: {policy: {path: '', base: '10', tied: true, word: 'true', ignore: ['a, b', '[c]']}, ref: "
+        "{}}\n"
         "graph: {lr: 1e-3, norm: micro, neg: -1, odd: '-', tilde: '~', pct: '%', none: ''}\n";
     for (int all = 0; all < 2; all++) {
         Case x = {0}, y = {0};
@@ -393,12 +433,14 @@ Test(config, what_is_shown_reads_back) {
         }
         const ConfigModel *p = config_models(x.c, &n), *q = config_models(y.c, &m);
         cr_assert(n == m && n == 2 && p[0].nset == q[0].nset && p[0].nignore == q[0].nignore);
-        for (uint32_t i = 0; i < p[0].nset; i++) cr_expect(p[0].set[i].v.kind == q[0].set[i].v.kind, "%s", p[0].set[i].key);
+        for (uint32_t i = 0; i < p[0].nset; i++)
+            cr_expect(p[0].set[i].v.kind == q[0].set[i].v.kind, "%s", p[0].set[i].key);
         for (uint32_t i = 0; i < p[0].nignore; i++) cr_expect_str_eq(p[0].ignore[i], q[0].ignore[i]);
         cr_expect_str_eq(p[0].path, q[0].path);
         double *v, *w;
         uint32_t r1, c1, r2, c2;
-        cr_assert(config_rows(x.c, x.a, "data_sampling.curriculum", &v, &r1, &c1, x.d) && config_rows(y.c, y.a, "data_sampling.curriculum", &w, &r2, &c2, y.d));
+        cr_assert(config_rows(x.c, x.a, "data_sampling.curriculum", &v, &r1, &c1, x.d) &&
+                  config_rows(y.c, y.a, "data_sampling.curriculum", &w, &r2, &c2, y.d));
         cr_assert(r1 == r2 && c1 == c2 && memcmp(v, w, r1 * c1 * sizeof *v) == 0);
         done(&x);
         done(&y);

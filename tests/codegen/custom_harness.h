@@ -1,8 +1,9 @@
 /* custom_harness.h: one node against the evaluator.
  *
- * A case is a graph of leaves and the nodes under test. Its values lie in one block with guard bytes around each; memory
- * is NaN before a run. Every node is run with 1 to 4 parts, for both CPU levels, parts in both orders: the bits must agree,
- * the guards stand, and the numbers meet the evaluator's within a relative L2 error. */
+ * A case is a graph of leaves and the nodes under test. Its values lie in one block with guard bytes around
+ * each; memory is NaN before a run. Every node is run with 1 to 4 parts, for both CPU levels, parts in both
+ * orders: the bits must agree, the guards stand, and the numbers meet the evaluator's within a relative L2
+ * error. */
 #ifndef CUSTOM_HARNESS_H
 #define CUSTOM_HARNESS_H
 
@@ -22,13 +23,16 @@ typedef struct {
     Diags *d;
     Guard guard;
     Graph *g;
-    struct { ValueId v; double *x; } leaf[H_LEAVES];
+    struct {
+        ValueId v;
+        double *x;
+    } leaf[H_LEAVES];
     uint32_t nleaf;
     DType real;
     uint64_t rng;
     ValueId unwanted[8]; /* results without memory */
     uint32_t nunwanted;
-    double tol;          /* 0: 1e-10 in f64, 2e-5 in f32 */
+    double tol; /* 0: 1e-10 in f64, 2e-5 in f32 */
     uint64_t seed;
     int64_t step;
 } Case;
@@ -54,10 +58,10 @@ static inline void case_close(Case *c) {
     arena_close(c->a);
     diags_close(c->d);
 }
-#define CASE_GUARD(c)                                                                                                  \
-    if (setjmp((c)->guard.out)) {                                                                                      \
-        case_show(c);                                                                                                  \
-        cr_assert(false, "a guard was reached");                                                                       \
+#define CASE_GUARD(c)                                                                                        \
+    if (setjmp((c)->guard.out)) {                                                                            \
+        case_show(c);                                                                                        \
+        cr_assert(false, "a guard was reached");                                                             \
     }
 
 static inline uint64_t case_random(Case *c) {
@@ -66,7 +70,9 @@ static inline uint64_t case_random(Case *c) {
     c->rng ^= c->rng << 17;
     return c->rng;
 }
-static inline double case_unit(Case *c) { return (double)(case_random(c) >> 11) * 0x1p-53; }
+static inline double case_unit(Case *c) {
+    return (double)(case_random(c) >> 11) * 0x1p-53;
+}
 
 /* "a3 s5 h4": dims with sizes, in this order. */
 static inline uint32_t case_dims(Case *c, const char *text, DimId *d) {
@@ -113,7 +119,9 @@ static inline ValueId case_leaf(Case *c, DType dt, const char *dims, Fill fill, 
     c->leaf[c->nleaf++].x = x;
     return v;
 }
-static inline ValueId case_real(Case *c, const char *dims) { return case_leaf(c, c->real, dims, FILL_REAL, 0); }
+static inline ValueId case_real(Case *c, const char *dims) {
+    return case_leaf(c, c->real, dims, FILL_REAL, 0);
+}
 
 static inline ValueId case_scalar(Case *c, const char *name, double value) {
     Attr at[1] = {at_str(c->g, name)};
@@ -151,7 +159,10 @@ static inline double case_get(const void *p, DType dt, int64_t i) {
     return (double)((const unsigned char *)p)[i];
 }
 
-typedef struct { int64_t bytes; unsigned char *mem; } Block;
+typedef struct {
+    int64_t bytes;
+    unsigned char *mem;
+} Block;
 
 /* Lays the values out: guard, value, guard, .. and the scratch of nodes at the end. */
 static inline int64_t case_place(Case *c) {
@@ -189,7 +200,8 @@ static inline unsigned char *case_map(const Case *c, int64_t bytes) {
     return map;
 }
 
-static inline void case_run(Case *c, const Emit *e, const KernelFn *fn, unsigned char *mem, int64_t bytes, int nparts) {
+static inline void case_run(Case *c, const Emit *e, const KernelFn *fn, unsigned char *mem, int64_t bytes,
+                            int nparts) {
     const Graph *g = c->g;
     unsigned char *map = case_map(c, bytes);
     for (int64_t i = 0; i < bytes; i++) mem[i] = map[i] ? 0xff : 0xa5;
@@ -201,7 +213,8 @@ static inline void case_run(Case *c, const Emit *e, const KernelFn *fn, unsigned
         void *p[32];
         for (uint32_t i = 0; i < e->launch[l].narg; i++) {
             PlanAddr a = e->launch[l].arg[i];
-            cr_assert(a.arena == 1 && a.off >= 0 && a.off + e->launch[l].arg_bytes[i] <= bytes, "argument outside memory");
+            cr_assert(a.arena == 1 && a.off >= 0 && a.off + e->launch[l].arg_bytes[i] <= bytes,
+                      "argument outside memory");
             p[i] = mem + a.off;
         }
         for (int q = 0; q < nparts; q++) fn[l](p, nparts % 2 ? nparts - 1 - q : q, nparts);
@@ -211,7 +224,8 @@ static inline void case_run(Case *c, const Emit *e, const KernelFn *fn, unsigned
     free(map);
 }
 
-static inline void case_compare(Case *c, ValueId v, const double *want, const unsigned char *mem, const char *what) {
+static inline void case_compare(Case *c, ValueId v, const double *want, const unsigned char *mem,
+                                const char *what) {
     const Value *x = &c->g->value[v.i];
     if (x->arena < 0) return;
     double tol = c->tol != 0 ? c->tol : c->real == DT_F64 ? 1e-10 : 2e-5, err = 0, ref = 0;
@@ -219,15 +233,21 @@ static inline void case_compare(Case *c, ValueId v, const double *want, const un
     double worst_by = -1;
     for (int64_t i = 0; i < n; i++) {
         double got = case_get(mem + x->off, x->ty.dt, i), by = fabs(got - want[i]);
-        if (!dtype_real(x->ty.dt)) cr_assert(got == want[i], "%s: element %lld is %g, not %g", what, (long long)i, got, want[i]);
-        cr_assert(!isnan(got) || isnan(want[i]), "%s: element %lld is NaN, not %g", what, (long long)i, want[i]);
+        if (!dtype_real(x->ty.dt))
+            cr_assert(got == want[i], "%s: element %lld is %g, not %g", what, (long long)i, got, want[i]);
+        cr_assert(!isnan(got) || isnan(want[i]), "%s: element %lld is NaN, not %g", what, (long long)i,
+                  want[i]);
         err += by * by;
         ref += want[i] * want[i];
-        if (by > worst_by) { worst_by = by; worst = i; }
+        if (by > worst_by) {
+            worst_by = by;
+            worst = i;
+        }
     }
     cr_assert(sqrt(err) <= tol * (sqrt(ref) + 1e-30) || sqrt(err) <= tol * 1e-3,
-              "%s: relative error %.3g > %.3g; element %lld is %.9g, not %.9g", what, sqrt(err) / sqrt(ref), tol, (long long)worst,
-              worst >= 0 ? case_get(mem + x->off, x->ty.dt, worst) : 0.0, worst >= 0 ? want[worst] : 0.0);
+              "%s: relative error %.3g > %.3g; element %lld is %.9g, not %.9g", what, sqrt(err) / sqrt(ref),
+              tol, (long long)worst, worst >= 0 ? case_get(mem + x->off, x->ty.dt, worst) : 0.0,
+              worst >= 0 ? want[worst] : 0.0);
 }
 
 static inline void case_level(Case *c, CpuLevel level, NodeId first, double **want, const char *what) {
@@ -240,18 +260,27 @@ static inline void case_level(Case *c, CpuLevel level, NodeId first, double **wa
     for (uint32_t i = 0; i < e.nlaunch; i++) src[i] = (KernelSource){e.launch[i].source, e.launch[i].len};
     Toolchain tool;
     CacheStats stats = {0, 0, 0};
-    if (!toolchain_cc(c->a, env_posix(), level, &tool, c->d)) { case_show(c); cr_assert(false, "no compiler"); }
+    if (!toolchain_cc(c->a, env_posix(), level, &tool, c->d)) {
+        case_show(c);
+        cr_assert(false, "no compiler");
+    }
     Cache *cache = cache_open(env_posix(), WM_TEST_CACHE "/custom-cache", &tool, c->d);
-    if (!cache || !cache_get(cache, src, e.nlaunch, fn, &stats, c->d)) { case_show(c); cr_assert(false, "no kernels"); }
-    unsigned char *mem = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64), *again = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64);
+    if (!cache || !cache_get(cache, src, e.nlaunch, fn, &stats, c->d)) {
+        case_show(c);
+        cr_assert(false, "no kernels");
+    }
+    unsigned char *mem = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64),
+                  *again = aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64);
     for (int nparts = 1; nparts <= 4; nparts++) {
         unsigned char *m = nparts == 1 ? mem : again;
         case_run(c, &e, fn, m, bytes, nparts);
         for (uint32_t i = 0; i < g->nvalue; i++) {
             if (g->value[i].def.i < first.i || g->value[i].arena < 0) continue;
-            if (nparts == 1) case_compare(c, (ValueId){i}, want[i], mem, what);
+            if (nparts == 1)
+                case_compare(c, (ValueId){i}, want[i], mem, what);
             else
-                cr_assert(memcmp(mem + g->value[i].off, m + g->value[i].off, (size_t)type_bytes(g, &g->value[i].ty)) == 0,
+                cr_assert(memcmp(mem + g->value[i].off, m + g->value[i].off,
+                                 (size_t)type_bytes(g, &g->value[i].ty)) == 0,
                           "%s: %d parts give other bits", what, nparts);
         }
     }
@@ -269,10 +298,15 @@ static inline void case_check(Case *c, NodeId first, const char *what) {
         if (g->value[i].def.i >= first.i) want[n++] = (ValueId){i};
     EvalInput in = {case_fill_leaf, c, c->seed, c->step};
     double **ref = graph_eval(c->a, g, &in, want, n, c->d);
-    if (!ref) { case_show(c); cr_assert(false, "the evaluator failed"); }
+    if (!ref) {
+        case_show(c);
+        cr_assert(false, "the evaluator failed");
+    }
     case_level(c, CPU_V3, first, ref, what);
     if (cpu_level() == CPU_V4) case_level(c, CPU_V4, first, ref, what);
 }
-static inline NodeId case_node(const Case *c, ValueId v) { return c->g->value[v.i].def; }
+static inline NodeId case_node(const Case *c, ValueId v) {
+    return c->g->value[v.i].def;
+}
 
 #endif

@@ -10,7 +10,7 @@ enum { GUARD = 128 };
 
 typedef struct {
     const Graph *g;
-    double **in;          /* value -> data of leaves, in double */
+    double **in; /* value -> data of leaves, in double */
     unsigned char *mem;
     int64_t bytes;
 } Bench;
@@ -23,20 +23,34 @@ static inline double bench_random(void) {
 
 static inline double get(DType dt, const void *p, int64_t i) {
     switch (dt) {
-    case DT_F64: return ((const double *)p)[i];
-    case DT_F32: return (double)((const float *)p)[i];
-    case DT_I32: return ((const int *)p)[i];
-    case DT_BOOL: return ((const unsigned char *)p)[i];
-    default: return 0;
+    case DT_F64:
+        return ((const double *)p)[i];
+    case DT_F32:
+        return (double)((const float *)p)[i];
+    case DT_I32:
+        return ((const int *)p)[i];
+    case DT_BOOL:
+        return ((const unsigned char *)p)[i];
+    default:
+        return 0;
     }
 }
 static inline void put(DType dt, void *p, int64_t i, double v) {
     switch (dt) {
-    case DT_F64: ((double *)p)[i] = v; break;
-    case DT_F32: ((float *)p)[i] = (float)v; break;
-    case DT_I32: ((int *)p)[i] = (int)v; break;
-    case DT_BOOL: ((unsigned char *)p)[i] = v != 0; break;
-    default: break;
+    case DT_F64:
+        ((double *)p)[i] = v;
+        break;
+    case DT_F32:
+        ((float *)p)[i] = (float)v;
+        break;
+    case DT_I32:
+        ((int *)p)[i] = (int)v;
+        break;
+    case DT_BOOL:
+        ((unsigned char *)p)[i] = v != 0;
+        break;
+    default:
+        break;
     }
 }
 
@@ -81,13 +95,16 @@ static inline void bench_reset(Bench *b) {
     }
 }
 
-static inline Emit bench_emit(const Bench *b) { return (Emit){.a = arena, .g = b->g, .level = cpu_level(), .d = diags}; }
+static inline Emit bench_emit(const Bench *b) {
+    return (Emit){.a = arena, .g = b->g, .level = cpu_level(), .d = diags};
+}
 
 static inline void bench_run(Bench *b, const Emit *e, int nparts) {
     KernelSource *s = NEWN(arena, KernelSource, e->nlaunch);
     KernelFn *fn = NEWN(arena, KernelFn, e->nlaunch);
     for (uint32_t i = 0; i < e->nlaunch; i++) s[i] = (KernelSource){e->launch[i].source, e->launch[i].len};
-    if (!cache_get(cache, s, e->nlaunch, fn, NULL, diags)) cr_assert_fail("%s\n%s", diags->item[0]->text, s[0].source);
+    if (!cache_get(cache, s, e->nlaunch, fn, NULL, diags))
+        cr_assert_fail("%s\n%s", diags->item[0]->text, s[0].source);
     for (uint32_t i = 0; i < e->nlaunch; i++) {
         void *p[64];
         cr_assert(e->launch[i].narg <= 64);
@@ -102,7 +119,8 @@ static inline void bench_guards(const Bench *b) {
         if (x->off == 0) continue;
         const unsigned char *at = b->mem + x->off;
         int64_t bytes = type_bytes(b->g, &x->ty);
-        for (int i = 0; i < GUARD; i++) cr_assert(at[-1 - i] == 0xff && at[bytes + i] == 0xff, "value %u: written outside", v);
+        for (int i = 0; i < GUARD; i++)
+            cr_assert(at[-1 - i] == 0xff && at[bytes + i] == 0xff, "value %u: written outside", v);
     }
 }
 
@@ -115,13 +133,14 @@ static inline bool bench_leaf(void *ctx, const Graph *g, const Node *n, double *
 }
 
 /* Value v in memory against the evaluator. */
-static inline void bench_compare(const Bench *b, double **want, ValueId v, double tol64, double tol32, const char *what) {
+static inline void bench_compare(const Bench *b, double **want, ValueId v, double tol64, double tol32,
+                                 const char *what) {
     const Value *x = &b->g->value[v.i];
     for (int64_t i = 0; i < type_count(b->g, &x->ty); i++) {
         double got = get(x->ty.dt, b->mem + x->off, i), ref = want[v.i][i];
         double tol = (x->ty.dt == DT_F64 ? tol64 : x->ty.dt == DT_F32 ? tol32 : 0) * (1 + fabs(ref));
-        cr_assert(fabs(got - ref) <= tol || got == ref || (isnan(got) && isnan(ref)), "%s: element %lld is %.17g, not %.17g", what,
-                  (long long)i, got, ref);
+        cr_assert(fabs(got - ref) <= tol || got == ref || (isnan(got) && isnan(ref)),
+                  "%s: element %lld is %.17g, not %.17g", what, (long long)i, got, ref);
     }
 }
 

@@ -1,4 +1,5 @@
-/* What tests of generated kernels share: an arena that ends the test when a guard is reached, a cache of its own. */
+/* What tests of generated kernels share: an arena that ends the test when a guard is reached, a cache of its
+ * own. */
 #ifndef WM_KERNEL_TEST_H
 #define WM_KERNEL_TEST_H
 
@@ -21,7 +22,8 @@ static void kernels_open(void) {
     test_guard.diags = diags;
     if (setjmp(test_guard.out)) cr_assert_fail("%s", diags->item[0]->text);
     arena = arena_open(env_posix(), &test_guard);
-    if (!toolchain_cc(arena, env_posix(), cpu_level(), &tool, diags)) cr_assert_fail("%s", diags->item[0]->text);
+    if (!toolchain_cc(arena, env_posix(), cpu_level(), &tool, diags))
+        cr_assert_fail("%s", diags->item[0]->text);
     cache = cache_open(env_posix(), arena_fmt(arena, "%s/kernel-cache", WM_TEST_CACHE), &tool, diags);
     cr_assert(cache, "%s", diags->n ? diags->item[0]->text : "");
 }

@@ -1,4 +1,5 @@
-/* The kernel cache: what is built is what was asked for, a damaged entry is never loaded, an unsafe place is refused. */
+/* The kernel cache: what is built is what was asked for, a damaged entry is never loaded, an unsafe place is
+ * refused. */
 #include "codegen/codegen.h"
 
 #include <criterion/criterion.h>
@@ -8,7 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef struct { bool (*fn)(void *, Guard *); } Dummy;
+typedef struct {
+    bool (*fn)(void *, Guard *);
+} Dummy;
 static Diags *diags;
 static Arena *arena;
 static Toolchain tool;
@@ -41,11 +44,14 @@ static KernelSource numbered(int i) {
                         "#define TWICE(x) ((x) * %d)\n"
                         "enum { A = %d, B };\ntypedef float vec __attribute__((vector_size(16)));\n"
                         "static int helper(int x) { return TWICE(x) + B; }\n"
-                        "void k(void *const *p, int part, int nparts) { int *o = (int *)p[0]; o[0] = helper(%d) + part * nparts; }\n",
+                        "void k(void *const *p, int part, int nparts) { int *o = (int *)p[0]; o[0] = "
+                        "helper(%d) + part * nparts; }\n",
                         i + 2, i * 10, i);
     return (KernelSource){s, strlen(s)};
 }
-static int expect(int i) { return i * (i + 2) + i * 10 + 1; }
+static int expect(int i) {
+    return i * (i + 2) + i * 10 + 1;
+}
 
 static void check_all(Cache *c, uint32_t n, uint32_t built) {
     KernelSource *s = NEWN(arena, KernelSource, n);

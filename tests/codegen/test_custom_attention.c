@@ -16,7 +16,9 @@ static void attend(DType dt, const char *q, const char *k, const char *v, const 
     case_check(&c, case_node(&c, r), "attention");
     case_close(&c);
 }
-static const struct { const char *q, *k, *v, *o; } shapes[] = {
+static const struct {
+    const char *q, *k, *v, *o;
+} shapes[] = {
     {"a2 s5 q4 d4", "a2 s5 k2 d4", "a2 s5 k2 d4", "a2 s5 q4 d4"},
     {"a2 s5 d4", "a2 s5 d4", "a2 s5 d4", "a2 s5 d4"},
     {"s5 d4", "s5 d4", "s5 d4", "s5 d4"},
@@ -28,11 +30,13 @@ static const struct { const char *q, *k, *v, *o; } shapes[] = {
 };
 Test(custom_attention, forward, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++)
-        for (int t = 0; t < 2; t++) attend(t ? DT_F32 : DT_F64, shapes[i].q, shapes[i].k, shapes[i].v, shapes[i].o, false);
+        for (int t = 0; t < 2; t++)
+            attend(t ? DT_F32 : DT_F64, shapes[i].q, shapes[i].k, shapes[i].v, shapes[i].o, false);
 }
 Test(custom_attention, backward, .timeout = 1200) {
     for (size_t i = 0; i < WM_LEN(shapes); i++)
-        for (int t = 0; t < 2; t++) attend(t ? DT_F32 : DT_F64, shapes[i].q, shapes[i].k, shapes[i].v, shapes[i].o, true);
+        for (int t = 0; t < 2; t++)
+            attend(t ? DT_F32 : DT_F64, shapes[i].q, shapes[i].k, shapes[i].v, shapes[i].o, true);
 }
 
 /* Gradients that nothing reads have no memory. */

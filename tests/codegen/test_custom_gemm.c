@@ -13,7 +13,9 @@ static void product(DType dt, const char *x, const char *y, const char *over, co
     case_close(&c);
 }
 
-static const struct { const char *x, *y, *over, *what; } shapes[] = {
+static const struct {
+    const char *x, *y, *over, *what;
+} shapes[] = {
     {"a3 k6", "b8 k6", "k6", "small, dot"},
     {"a3 k6", "k6 b9", "k6", "small, columns at once"},
     {"r130 k70", "n96 k70", "k70", "forward: transposed weight, packed"},
@@ -43,8 +45,10 @@ static const struct { const char *x, *y, *over, *what; } shapes[] = {
 };
 
 Test(custom_gemm, f64, .timeout = 1200) {
-    for (size_t i = 0; i < WM_LEN(shapes); i++) product(DT_F64, shapes[i].x, shapes[i].y, shapes[i].over, shapes[i].what);
+    for (size_t i = 0; i < WM_LEN(shapes); i++)
+        product(DT_F64, shapes[i].x, shapes[i].y, shapes[i].over, shapes[i].what);
 }
 Test(custom_gemm, f32, .timeout = 1200) {
-    for (size_t i = 0; i < WM_LEN(shapes); i++) product(DT_F32, shapes[i].x, shapes[i].y, shapes[i].over, shapes[i].what);
+    for (size_t i = 0; i < WM_LEN(shapes); i++)
+        product(DT_F32, shapes[i].x, shapes[i].y, shapes[i].over, shapes[i].what);
 }

@@ -1,13 +1,19 @@
-/* linear_ce and linear_kl with their gradients, against the evaluator: odd sizes, several chunks, no rows at all. */
+/* linear_ce and linear_kl with their gradients, against the evaluator: odd sizes, several chunks, no rows at
+ * all. */
 #include "custom_harness.h"
 
-#define START(dt)                                                                                                      \
-    Case c;                                                                                                            \
-    case_open(&c, dt);                                                                                                 \
-    CASE_GUARD(&c);                                                                                                    \
+#define START(dt)                                                                                            \
+    Case c;                                                                                                  \
+    case_open(&c, dt);                                                                                       \
+    CASE_GUARD(&c);                                                                                          \
     if (dt == DT_F32) c.tol = 5e-5
 
-typedef struct { const char *rows, *over, *cls; Fill target, seed; unsigned skip; const char *sum; } Shape;
+typedef struct {
+    const char *rows, *over, *cls;
+    Fill target, seed;
+    unsigned skip;
+    const char *sum;
+} Shape;
 static const Shape shapes[] = {
     {"a3 s5", "h4", "v7", FILL_TOKEN, FILL_SPARSE, 0, "a3 s5"},
     {"a3 s5", "h4", "v7", FILL_TOKEN, FILL_SPARSE, 0xe, "a3 s5"},
@@ -19,7 +25,9 @@ static const Shape shapes[] = {
     {"a3 s300", "h16 g3", "v50", FILL_TOKEN, FILL_REAL, 0x6, "s300"},
 };
 
-static char *joined(Case *c, const char *a, const char *b) { return arena_fmt(c->a, "%s %s", a, b); }
+static char *joined(Case *c, const char *a, const char *b) {
+    return arena_fmt(c->a, "%s %s", a, b);
+}
 
 /* h, W, target and the attributes; the dims of `sum` are summed in dW. */
 static void head(Case *c, const Shape *s, ValueId *v, Attr *at) {
@@ -97,8 +105,8 @@ Test(custom_loss, backward, .timeout = 1200) {
 static void divergence(DType dt, const char *rows, const char *over2, const char *sum, Fill seed) {
     START(dt);
     DimId d[MAX_DIMS];
-    ValueId v[8] = {case_real(&c, joined(&c, rows, "h20")), case_real(&c, "v70 h20"), case_real(&c, joined(&c, rows, over2)),
-                    case_real(&c, joined(&c, "v70", over2))};
+    ValueId v[8] = {case_real(&c, joined(&c, rows, "h20")), case_real(&c, "v70 h20"),
+                    case_real(&c, joined(&c, rows, over2)), case_real(&c, joined(&c, "v70", over2))};
     v[6] = case_leaf(&c, dt, rows, seed, 0);
     Attr at[4];
     uint32_t n = case_dims(&c, "h20", d);

@@ -1,14 +1,15 @@
 /* Ops that move data, rope and scatter_add, against the evaluator. */
 #include "custom_harness.h"
 
-static void check1(Case *c, Op op, const ValueId *in, uint32_t nin, const Attr *at, uint32_t nat, const char *what) {
+static void check1(Case *c, Op op, const ValueId *in, uint32_t nin, const Attr *at, uint32_t nat,
+                   const char *what) {
     ValueId r = build(c->g, op, in, nin, at, nat);
     case_check(c, case_node(c, r), what);
     case_close(c);
 }
-#define START(dt)                                                                                                      \
-    Case c;                                                                                                            \
-    case_open(&c, dt);                                                                                                 \
+#define START(dt)                                                                                            \
+    Case c;                                                                                                  \
+    case_open(&c, dt);                                                                                       \
     CASE_GUARD(&c)
 
 static void shifted(DType dt, const char *x, const char *dim, int by, double fill) {
@@ -31,7 +32,8 @@ static void shift_added(DType dt, bool grad) {
     int64_t factor[2] = {1, -2};
     ValueId v = case_real(&c, grad ? "a3 s7 h4 e2 f3" : "a3 s7 h4");
     case_dims(&c, "e2 f3", add);
-    Attr at[5] = {at_dim(case_dim(&c, "s")), at_int(1), at_dims(c.g, add, 2), at_ints(c.g, factor, 2), at_float(0.25)};
+    Attr at[5] = {at_dim(case_dim(&c, "s")), at_int(1), at_dims(c.g, add, 2), at_ints(c.g, factor, 2),
+                  at_float(0.25)};
     check1(&c, grad ? OP_shift_grad : OP_shift, &v, 1, at, grad ? 4 : 5, "shift with added dims");
 }
 Test(custom_move, shift_added, .timeout = 1200) {
@@ -150,7 +152,8 @@ Test(custom_move, leaves, .timeout = 1200) {
     for (int i = 0; i < 2; i++) {
         leaf(both[i], OP_uniform, "a3 s17", (const Attr[]){at_int(4000000000)}, 1);
         leaf(both[i], OP_normal, "a3 s17", (const Attr[]){at_int(77)}, 1);
-        leaf(both[i], OP_rope_table, "s9 d8", (const Attr[]){at_none(), at_none(), at_float(10000), at_int(1)}, 4);
+        leaf(both[i], OP_rope_table, "s9 d8",
+             (const Attr[]){at_none(), at_none(), at_float(10000), at_int(1)}, 4);
         leaf(both[i], OP_iota, "s9", (const Attr[]){at_none(), at_int(1)}, 2);
         leaf(both[i], OP_tensor, "a2 s3", (const Attr[]){at_none()}, 1);
         leaf(both[i], OP_const, "", (const Attr[]){at_float(0.1)}, 1);

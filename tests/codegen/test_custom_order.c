@@ -1,9 +1,9 @@
 /* Ops over an order, against the evaluator. */
 #include "custom_harness.h"
 
-#define START(dt)                                                                                                      \
-    Case c;                                                                                                            \
-    case_open(&c, dt);                                                                                                 \
+#define START(dt)                                                                                            \
+    Case c;                                                                                                  \
+    case_open(&c, dt);                                                                                       \
     CASE_GUARD(&c)
 
 static void finish(Case *c, Op op, const ValueId *in, uint32_t nin, const Attr *at, uint32_t nat) {
@@ -38,7 +38,8 @@ Test(custom_order, along, .timeout = 1200) {
 
 static void scanned(DType dt, const char *init, const char *a, const char *b, bool reverse, bool grad) {
     START(dt);
-    ValueId v[6] = {case_real(&c, init), case_real(&c, a), case_real(&c, b), case_leaf(&c, DT_BOOL, "a4 s9 g2", FILL_MASK, 0)};
+    ValueId v[6] = {case_real(&c, init), case_real(&c, a), case_real(&c, b),
+                    case_leaf(&c, DT_BOOL, "a4 s9 g2", FILL_MASK, 0)};
     Attr at[2] = {at_dim(case_dim(&c, "s")), at_bool(reverse)};
     if (grad) {
         v[4] = case_real(&c, "a4 s9 g2");
@@ -57,7 +58,8 @@ Test(custom_order, scan, .timeout = 1200) {
 /* Results that nothing reads have no memory; the others are the same. */
 static void scan_part(DType dt, uint32_t wanted, const char *a) {
     START(dt);
-    ValueId v[6] = {case_real(&c, "a4"), case_real(&c, a), case_real(&c, "a4 s9"), case_leaf(&c, DT_BOOL, "a4 s9", FILL_MASK, 0),
+    ValueId v[6] = {case_real(&c, "a4"),    case_real(&c, a),
+                    case_real(&c, "a4 s9"), case_leaf(&c, DT_BOOL, "a4 s9", FILL_MASK, 0),
                     case_real(&c, "a4 s9"), case_real(&c, "a4 s9")};
     Attr at[2] = {at_dim(case_dim(&c, "s")), at_bool(false)};
     ValueId r = build(c.g, OP_scan_grad, v, 6, at, 2);
@@ -105,8 +107,8 @@ Test(custom_order, shuffle, .timeout = 1200) {
     }
 }
 
-/* In a section of micro-batches the words go on counting: micro-batch 1 of a draw or a shuffle over [micro, batch, ..] is
- * the second half of the whole. */
+/* In a section of micro-batches the words go on counting: micro-batch 1 of a draw or a shuffle over [micro,
+ * batch, ..] is the second half of the whole. */
 static ValueId drawn(Case *c, Op op, const char *dims, const double *x, const double *m) {
     DimId d[MAX_DIMS];
     uint32_t n = case_dims(c, dims, d);
@@ -135,7 +137,8 @@ static void second_half(DType dt, Op op) {
     case_scalar(&c, "step", (double)c.step);
     case_scalar(&c, "micro", 1);
     bool shuffle = op == OP_shuffle;
-    ValueId v = drawn(&c, op, "a3 s17", shuffle ? whole.leaf[0].x + 51 : NULL, shuffle ? whole.leaf[1].x + 51 : NULL);
+    ValueId v =
+        drawn(&c, op, "a3 s17", shuffle ? whole.leaf[0].x + 51 : NULL, shuffle ? whole.leaf[1].x + 51 : NULL);
     c.g->batch = case_dim(&c, "a");
     c.g->node[case_node(&c, v).i].section = 1;
     double *want[16] = {0};

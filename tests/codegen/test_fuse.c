@@ -37,7 +37,8 @@ static Bench run_units(Graph *g, uint32_t *kernels) {
     for (uint32_t v = 0; v < g->nvalue; v++) {
         uint32_t group = g->node[g->value[v].def.i].group;
         bool inside = group != 0;
-        for (uint32_t u = uses.use0[v]; u < uses.use0[v + 1]; u++) inside &= g->node[uses.use[u].i].group == group;
+        for (uint32_t u = uses.use0[v]; u < uses.use0[v + 1]; u++)
+            inside &= g->node[uses.use[u].i].group == group;
         for (uint32_t r = 0; r < g->nresult; r++) inside &= g->result[r].v.i != v;
         if (inside) g->value[v].arena = NONE;
     }
@@ -68,11 +69,13 @@ static Graph *check(Graph *g, uint32_t most) {
     cr_assert(nx <= most, "%u kernels, at most %u expected", nx, most);
     for (uint32_t r = 0; r < g->nresult; r++) {
         const Value *a = &x->value[x->result[r].v.i], *b = &y->value[y->result[r].v.i];
-        cr_assert(memcmp(bx.mem + a->off, by.mem + b->off, (size_t)type_bytes(x, &a->ty)) == 0, "result %s", g->result[r].name);
+        cr_assert(memcmp(bx.mem + a->off, by.mem + b->off, (size_t)type_bytes(x, &a->ty)) == 0, "result %s",
+                  g->result[r].name);
     }
     for (uint32_t i = 0; i < x->nnode; i++) /* groups stand together */
         for (uint32_t k = i + 1; k < x->nnode; k++)
-            if (x->node[i].group && x->node[i].group == x->node[k].group) cr_assert_eq(x->node[k - 1].group, x->node[k].group);
+            if (x->node[i].group && x->node[i].group == x->node[k].group)
+                cr_assert_eq(x->node[k - 1].group, x->node[k].group);
     free(bx.mem);
     free(by.mem);
     return x;
@@ -88,7 +91,8 @@ static ValueId norm(Graph *g, ValueId x, ValueId gain, ValueId *inv) {
 
 Test(fuse, residual_and_norm) {
     Graph *g = new_graph();
-    ValueId x = leaf(g, "x", "bsh", DT_F32), y = leaf(g, "y", "bsh", DT_F32), gain = leaf(g, "g", "h", DT_F32), inv;
+    ValueId x = leaf(g, "x", "bsh", DT_F32), y = leaf(g, "y", "bsh", DT_F32),
+            gain = leaf(g, "g", "h", DT_F32), inv;
     ValueId r = b_ew2(g, OP_add, x, y), out = norm(g, r, gain, &inv);
     graph_result(g, "value", "sum", r);
     graph_result(g, "value", "inv", inv);
@@ -98,7 +102,8 @@ Test(fuse, residual_and_norm) {
 
 Test(fuse, norm_backward) {
     Graph *g = new_graph();
-    ValueId x = leaf(g, "x", "bsh", DT_F32), dy = leaf(g, "y", "bsh", DT_F32), gain = leaf(g, "g", "h", DT_F32), r = leaf(g, "p", "bs", DT_F32);
+    ValueId x = leaf(g, "x", "bsh", DT_F32), dy = leaf(g, "y", "bsh", DT_F32),
+            gain = leaf(g, "g", "h", DT_F32), r = leaf(g, "p", "bs", DT_F32);
     DimId h = dim(g, "hidden"), rows[2] = {dim(g, "batch"), dim(g, "seq")};
     ValueId xr = b_ew2(g, OP_mul, x, r), dg = b_over(g, OP_sum, b_ew2(g, OP_mul, dy, xr), rows, 2);
     ValueId gdy = b_ew2(g, OP_mul, dy, gain);
@@ -127,7 +132,9 @@ Test(fuse, weights) {
     DimId rows[2] = {dim(g, "batch"), dim(g, "seq")};
     ValueId zero = b_const(g, DT_F32, 0), mf = b_cast(g, m, DT_F32);
     ValueId w = b_ew2(g, OP_mul, mf, b_ew1(g, OP_exp, b_ew1(g, OP_neg, ce)));
-    ValueId n = b_over(g, OP_sum, b_cast(g, mf, DT_F64), rows, 2), t = b_over(g, OP_sum, b_cast(g, b_ew3(g, OP_where, m, b_ew2(g, OP_mul, ce, w), zero), DT_F64), rows, 2);
+    ValueId n = b_over(g, OP_sum, b_cast(g, mf, DT_F64), rows, 2),
+            t = b_over(g, OP_sum, b_cast(g, b_ew3(g, OP_where, m, b_ew2(g, OP_mul, ce, w), zero), DT_F64),
+                       rows, 2);
     ValueId loss = b_ew2(g, OP_div, t, b_ew2(g, OP_max, n, b_const(g, DT_F64, 1)));
     ValueId scale = b_cast(g, b_ew2(g, OP_div, q, n), DT_F32), seed = b_ew2(g, OP_mul, w, scale);
     graph_result(g, "value", "loss", loss);
@@ -140,7 +147,8 @@ Test(fuse, checks_come_first) {
     Graph *g = new_graph();
     ValueId p = leaf(g, "x", "ho", DT_F32), gr = leaf(g, "y", "ho", DT_F32), lr = leaf(g, "p", "", DT_F32);
     DimId all[2] = {dim(g, "hidden"), dim(g, "out")};
-    ValueId w = b_cast(g, gr, DT_F64), norm2 = b_ew1(g, OP_sqrt, b_over(g, OP_sum, b_ew2(g, OP_mul, w, w), all, 2));
+    ValueId w = b_cast(g, gr, DT_F64),
+            norm2 = b_ew1(g, OP_sqrt, b_over(g, OP_sum, b_ew2(g, OP_mul, w, w), all, 2));
     ValueId next = b_ew2(g, OP_sub, p, b_ew2(g, OP_mul, gr, lr));
     graph_result(g, "grad_norm", "", norm2);
     graph_result(g, "next", "w", next);
@@ -149,20 +157,22 @@ Test(fuse, checks_come_first) {
 }
 
 static ValueId param(Graph *g, const char *name, const char *dims) {
-    Attr at[9] = {at_str(g, "m"), at_str(g, name), at_str(g, name), at_str(g, ""), at_none(), at_str(g, "const:1"), at_int(-1),
-                  at_bool(false), at_int(0)};
+    Attr at[9] = {at_str(g, "m"),       at_str(g, name), at_str(g, name), at_str(g, ""), at_none(),
+                  at_str(g, "const:1"), at_int(-1),      at_bool(false),  at_int(0)};
     return build_leaf(g, OP_param, type_dims(g, dims, DT_F32), at, 9);
 }
 
-/* SwiGLU and its backward: silu(gate) and the product are made again there, beside the nodes that wait for the adjoint,
- * and the forward kernel keeps the product alone. */
+/* SwiGLU and its backward: silu(gate) and the product are made again there, beside the nodes that wait for
+ * the adjoint, and the forward kernel keeps the product alone. */
 Test(fuse, recomputes) {
     Graph *g = new_graph();
     DimId h = dim(g, "hidden"), o = dim(g, "out"), rows[2] = {dim(g, "batch"), dim(g, "seq")};
-    ValueId x = leaf(g, "x", "bsh", DT_F32), w1 = param(g, "w", "oh"), w2 = param(g, "w", "oh"), w3 = param(g, "w", "ho");
+    ValueId x = leaf(g, "x", "bsh", DT_F32), w1 = param(g, "w", "oh"), w2 = param(g, "w", "oh"),
+            w3 = param(g, "w", "ho");
     g->path = "policy.body.0";
     ValueId gate = b_matmul(g, x, w1, &h, 1), up = b_matmul(g, x, w2, &h, 1);
-    ValueId silu = b_ew1(g, OP_silu, gate), prod = b_ew2(g, OP_mul, silu, up), y = b_matmul(g, prod, w3, &o, 1);
+    ValueId silu = b_ew1(g, OP_silu, gate), prod = b_ew2(g, OP_mul, silu, up),
+            y = b_matmul(g, prod, w3, &o, 1);
     g->flags = N_BWD;
     ValueId dprod = b_matmul(g, y, w3, &h, 1), dw3 = b_matmul(g, y, prod, rows, 2);
     ValueId dup = b_ew2(g, OP_mul, dprod, silu), sg = b_ew1(g, OP_sigmoid, gate);
@@ -179,12 +189,15 @@ Test(fuse, recomputes) {
         if (!(n->flags & N_BWD)) continue;
         for (uint32_t k = 0; k < n->nin; k++) {
             const Node *from = value_node(f, f->operand[n->in0 + k]);
-            cr_expect((from->flags & N_BWD) || op_info[from->op].kind != K_EW, "a backward %s keeps a forward %s alive",
-                      op_info[n->op].name, op_info[from->op].name);
+            cr_expect((from->flags & N_BWD) || op_info[from->op].kind != K_EW,
+                      "a backward %s keeps a forward %s alive", op_info[n->op].name, op_info[from->op].name);
         }
     }
     cr_assert(again >= 3, "%u nodes made again", again);
-    const Node *first = value_node(f, value_node(f, f->result[1].v)->nin ? f->operand[value_node(f, f->result[1].v)->in0] : f->result[1].v);
+    const Node *first =
+        value_node(f, value_node(f, f->result[1].v)->nin ? f->operand[value_node(f, f->result[1].v)->in0]
+                                                         : f->result[1].v);
     for (uint32_t i = 0; i < f->nnode; i++) /* all of it is one kernel, with what the adjoint makes */
-        if ((f->node[i].flags & N_BWD) && op_info[f->node[i].op].kind == K_EW) cr_expect_eq(f->node[i].group, first->group);
+        if ((f->node[i].flags & N_BWD) && op_info[f->node[i].op].kind == K_EW)
+            cr_expect_eq(f->node[i].group, first->group);
 }

@@ -1,11 +1,14 @@
-/* Element-wise and reducing kernels against the evaluator: every op of those kinds, several shapes, f32 and f64, one to
- * four parts; then fused groups, whose bits must be those of their nodes one by one. */
+/* Element-wise and reducing kernels against the evaluator: every op of those kinds, several shapes, f32 and
+ * f64, one to four parts; then fused groups, whose bits must be those of their nodes one by one. */
 #include "group_test.h"
 
 TestSuite(group, .init = kernels_open, .fini = kernels_close, .timeout = 600);
 
-typedef struct { int64_t a, b, c; } Shape;
-static const Shape shapes[] = {{4, 6, 3}, {3, 37, 5}, {1, 300, 2}, {17, 1, 64}, {2, 3, 1100}, {70, 9, 16}, {3, 2, 9000}, {1, 1, 1}};
+typedef struct {
+    int64_t a, b, c;
+} Shape;
+static const Shape shapes[] = {{4, 6, 3},    {3, 37, 5},  {1, 300, 2},  {17, 1, 64},
+                               {2, 3, 1100}, {70, 9, 16}, {3, 2, 9000}, {1, 1, 1}};
 
 /* "f[a b]" with `real` for f; p positive, n whole, m mask. */
 static ValueId leaf(Graph *g, const char *spec, DType real) {
@@ -42,16 +45,19 @@ static void check_single(Graph *g, ValueId v, double tol64, double tol32, const 
         bench_run(&b, &e, parts);
         bench_guards(&b);
         bench_compare(&b, want, v, tol64, tol32, what);
-        if (parts == 1) memcpy(first, b.mem + g->value[v.i].off, bytes);
-        else cr_assert(memcmp(first, b.mem + g->value[v.i].off, bytes) == 0, "%s: %d parts give other bits", what, parts);
+        if (parts == 1)
+            memcpy(first, b.mem + g->value[v.i].off, bytes);
+        else
+            cr_assert(memcmp(first, b.mem + g->value[v.i].off, bytes) == 0, "%s: %d parts give other bits",
+                      what, parts);
     }
     free(first);
     free(b.mem);
 }
 
 /* One test graph per pattern of operand dims. */
-static const char *const pattern[][3] = {
-    {"abc", "abc", "abc"}, {"abc", "c", "abc"}, {"abc", "a", "ab"}, {"abc", "cba", "b"}, {"abc", "", "c"}, {"acb", "abc", "bc"}};
+static const char *const pattern[][3] = {{"abc", "abc", "abc"}, {"abc", "c", "abc"}, {"abc", "a", "ab"},
+                                         {"abc", "cba", "b"},   {"abc", "", "c"},    {"acb", "abc", "bc"}};
 
 static void check_op(Op op, const Shape *s, DType real) {
     const OpInfo *o = &op_info[op];
@@ -63,7 +69,8 @@ static void check_op(Op op, const Shape *s, DType real) {
         cr_assert(*sample, "%s has no sample", o->name);
         for (int i = 0; i < o->nin; i++) {
             while (*sample == ' ' || *sample == ',') sample++;
-            in[i] = leaf(g, arena_fmt(arena, "%c[%s]", *sample, op == OP_expand ? "bc" : pattern[p][i]), real);
+            in[i] =
+                leaf(g, arena_fmt(arena, "%c[%s]", *sample, op == OP_expand ? "bc" : pattern[p][i]), real);
             sample = strchr(sample, ']') + 1;
         }
         Attr at = at_none();
@@ -79,7 +86,8 @@ static void check_op(Op op, const Shape *s, DType real) {
         ValueId v = build(g, op, in, (uint32_t)o->nin, &at, o->nattr ? 1 : 0);
         if (op == OP_cast && p == 5) continue; /* the evaluator keeps reals as they are */
         check_single(g, v, 1e-12, op == OP_cast ? 1e-7 : 1e-6,
-                     arena_fmt(arena, "%s %s %lldx%lldx%lld pattern %zu", o->name, dtype_name[real], (long long)s->a, (long long)s->b, (long long)s->c, p));
+                     arena_fmt(arena, "%s %s %lldx%lldx%lld pattern %zu", o->name, dtype_name[real],
+                               (long long)s->a, (long long)s->b, (long long)s->c, p));
         if (op == OP_expand) break;
     }
 }
@@ -99,8 +107,9 @@ static void check_reduce(Op op, const Shape *s, DType real) {
         Attr at = at_dims(g, d, n);
         ValueId v = build(g, op, &x, 1, &at, 1);
         double length = (double)type_count(g, value_type(g, x)) / (double)type_count(g, value_type(g, v));
-        check_single(g, v, 1e-14 * (10 + length), 4e-6 * sqrt(length), arena_fmt(arena, "%s %s %lldx%lldx%lld %s over %s", op_info[op].name, dtype_name[real],
-                                                  (long long)s->a, (long long)s->b, (long long)s->c, order[k & 1], over[k / 2]));
+        check_single(g, v, 1e-14 * (10 + length), 4e-6 * sqrt(length),
+                     arena_fmt(arena, "%s %s %lldx%lldx%lld %s over %s", op_info[op].name, dtype_name[real],
+                               (long long)s->a, (long long)s->b, (long long)s->c, order[k & 1], over[k / 2]));
     }
 }
 
@@ -112,20 +121,28 @@ static void all_ops(DType real) {
         for (size_t s = 0; s < WM_LEN(shapes); s++) {
             bool few = op != OP_add && op != OP_sum && (real == DT_F64 || op != OP_where);
             if (few && s != (size_t)op % WM_LEN(shapes)) continue;
-            if (op_info[op].kind == K_EW) check_op((Op)op, &shapes[s], real);
-            else check_reduce((Op)op, &shapes[s], real);
+            if (op_info[op].kind == K_EW)
+                check_op((Op)op, &shapes[s], real);
+            else
+                check_reduce((Op)op, &shapes[s], real);
         }
     }
     cr_assert(n >= 35, "only %d ops", n);
 }
-Test(group, every_op_f32) { all_ops(DT_F32); }
-Test(group, every_op_f64) { all_ops(DT_F64); }
+Test(group, every_op_f32) {
+    all_ops(DT_F32);
+}
+Test(group, every_op_f64) {
+    all_ops(DT_F64);
+}
 
 /* ---- groups */
 static Cache *other; /* of another compiler, for compilers_agree */
 
-/* Nodes from `first` on as one group against each alone: equal bits in the results, the evaluator's values. */
-static void check_group(Graph *g, NodeId first, const ValueId *result, uint32_t nresult, double tol32, const char *what) {
+/* Nodes from `first` on as one group against each alone: equal bits in the results, the evaluator's values.
+ */
+static void check_group(Graph *g, NodeId first, const ValueId *result, uint32_t nresult, double tol32,
+                        const char *what) {
     Bench b = bench_open(g);
     Emit alone = bench_emit(&b), fused = bench_emit(&b);
     double ***want = NEWN(arena, double **, nresult);
@@ -142,7 +159,8 @@ static void check_group(Graph *g, NodeId first, const ValueId *result, uint32_t 
         size_t n = (size_t)type_bytes(g, value_type(g, result[k]));
         bits[k] = arena_copy(arena, b.mem + g->value[result[k].i].off, n);
     }
-    for (uint32_t v = g->node[first.i].out0; v < g->nvalue; v++) { /* what is inside the group has no memory */
+    for (uint32_t v = g->node[first.i].out0; v < g->nvalue;
+         v++) { /* what is inside the group has no memory */
         bool out = false;
         for (uint32_t k = 0; k < nresult; k++) out |= result[k].i == v;
         if (!out) g->value[v].arena = NONE;
@@ -155,8 +173,8 @@ static void check_group(Graph *g, NodeId first, const ValueId *result, uint32_t 
         bench_guards(&b);
         for (uint32_t k = 0; k < nresult; k++) {
             size_t n = (size_t)type_bytes(g, value_type(g, result[k]));
-            cr_assert(memcmp(bits[k], b.mem + g->value[result[k].i].off, n) == 0, "%s: result %u differs when fused\n%s", what, k,
-                      fused.launch[0].source);
+            cr_assert(memcmp(bits[k], b.mem + g->value[result[k].i].off, n) == 0,
+                      "%s: result %u differs when fused\n%s", what, k, fused.launch[0].source);
         }
     }
     if (other) { /* the same bits from another compiler */
@@ -166,15 +184,20 @@ static void check_group(Graph *g, NodeId first, const ValueId *result, uint32_t 
         bench_run(&b, &fused, 1);
         for (uint32_t k = 0; k < nresult; k++) {
             size_t n = (size_t)type_bytes(g, value_type(g, result[k]));
-            cr_assert(memcmp(bits[k], b.mem + g->value[result[k].i].off, n) == 0, "%s: compilers differ in result %u", what, k);
+            cr_assert(memcmp(bits[k], b.mem + g->value[result[k].i].off, n) == 0,
+                      "%s: compilers differ in result %u", what, k);
         }
         cache = own;
     }
     free(b.mem);
 }
 
-static ValueId num(Graph *g, DType dt, double v) { return b_const(g, dt, v); }
-static NodeId next_node(const Graph *g) { return (NodeId){g->nnode}; }
+static ValueId num(Graph *g, DType dt, double v) {
+    return b_const(g, dt, v);
+}
+static NodeId next_node(const Graph *g) {
+    return (NodeId){g->nnode};
+}
 
 /* Residual add and RMS norm over c: x + y and its norm times the gain; two results. */
 static void norm_forward(const Shape *s, DType dt) {
@@ -185,7 +208,8 @@ static void norm_forward(const Shape *s, DType dt) {
     graph_find_dim(g, "c", &c);
     NodeId first = next_node(g);
     ValueId r = b_ew2(g, OP_add, x, y), sq = b_ew2(g, OP_mul, r, r), sum = b_over(g, OP_sum, sq, &c, 1);
-    ValueId inv = b_ew2(g, OP_div, one, b_ew1(g, OP_sqrt, b_ew2(g, OP_add, b_ew2(g, OP_div, sum, count), eps)));
+    ValueId inv =
+        b_ew2(g, OP_div, one, b_ew1(g, OP_sqrt, b_ew2(g, OP_add, b_ew2(g, OP_div, sum, count), eps)));
     ValueId out = b_ew2(g, OP_mul, b_ew2(g, OP_mul, r, inv), gain);
     ValueId result[] = {r, inv, out};
     check_group(g, first, result, 3, 1e-5, "norm");
@@ -204,7 +228,8 @@ static void softmax(const Shape *s, DType dt) {
     check_group(g, first, &out, 1, 1e-5, "softmax");
 }
 
-/* Gradient of a gain: columns summed over two leading dims; a second sum beside it, and a value over the columns. */
+/* Gradient of a gain: columns summed over two leading dims; a second sum beside it, and a value over the
+ * columns. */
 static void gain_gradient(const Shape *s, DType dt) {
     Graph *g = graph_of(s);
     ValueId x = leaf(g, "f[abc]", dt), dy = leaf(g, "f[abc]", dt), r = leaf(g, "f[ab]", dt);
@@ -224,16 +249,19 @@ static void square_sum(const Shape *s, DType dt) {
     DimId d[3];
     graph_find_dim(g, "a", &d[0]), graph_find_dim(g, "b", &d[1]), graph_find_dim(g, "c", &d[2]);
     NodeId first = next_node(g);
-    ValueId w = b_cast(g, x, DT_F64), out = b_ew1(g, OP_sqrt, b_over(g, OP_sum, b_ew2(g, OP_mul, w, w), d, 3));
+    ValueId w = b_cast(g, x, DT_F64),
+            out = b_ew1(g, OP_sqrt, b_over(g, OP_sum, b_ew2(g, OP_mul, w, w), d, 3));
     check_group(g, first, &out, 1, 1e-6, "square sum");
 }
 
 /* AdamW: three results of one pass, a clip factor and a learning rate from memory. */
 static void adamw(const Shape *s, DType dt) {
     Graph *g = graph_of(s);
-    ValueId p = leaf(g, "f[abc]", dt), gr = leaf(g, "f[abc]", dt), m = leaf(g, "f[abc]", dt), v = leaf(g, "p[abc]", dt);
+    ValueId p = leaf(g, "f[abc]", dt), gr = leaf(g, "f[abc]", dt), m = leaf(g, "f[abc]", dt),
+            v = leaf(g, "p[abc]", dt);
     ValueId clip = leaf(g, "p[]", dt), lr = leaf(g, "p[]", dt);
-    ValueId b1 = num(g, dt, 0.9), b2 = num(g, dt, 0.95), c1 = num(g, dt, 0.1), c2 = num(g, dt, 0.05), eps = num(g, dt, 1e-8);
+    ValueId b1 = num(g, dt, 0.9), b2 = num(g, dt, 0.95), c1 = num(g, dt, 0.1), c2 = num(g, dt, 0.05),
+            eps = num(g, dt, 1e-8);
     NodeId first = next_node(g);
     ValueId gc = b_ew2(g, OP_mul, gr, clip);
     ValueId m2 = b_ew2(g, OP_add, b_ew2(g, OP_mul, m, b1), b_ew2(g, OP_mul, gc, c1));
@@ -248,11 +276,21 @@ static void each(void (*fn)(const Shape *, DType)) {
     static const Shape some[] = {{4, 6, 3}, {3, 5, 256}, {2, 9, 300}, {3, 2, 1040}, {5, 7, 100}};
     for (size_t s = 0; s < WM_LEN(some); s++) fn(&some[s], DT_F32), fn(&some[s], DT_F64);
 }
-Test(group, residual_and_norm) { each(norm_forward); }
-Test(group, two_levels) { each(softmax); }
-Test(group, columns) { each(gain_gradient); }
-Test(group, scalar) { each(square_sum); }
-Test(group, three_results) { each(adamw); }
+Test(group, residual_and_norm) {
+    each(norm_forward);
+}
+Test(group, two_levels) {
+    each(softmax);
+}
+Test(group, columns) {
+    each(gain_gradient);
+}
+Test(group, scalar) {
+    each(square_sum);
+}
+Test(group, three_results) {
+    each(adamw);
+}
 
 /* Every element-wise op of one real operand, and every elementary function with it, in one expression. */
 static void functions(const Shape *s, DType dt) {
@@ -268,10 +306,14 @@ static void functions(const Shape *s, DType dt) {
     v = b_ew2(g, OP_div, v, p);
     check_group(g, first, &v, 1, 2e-5, "functions");
 }
-Test(group, all_functions) { each(functions); }
+Test(group, all_functions) {
+    each(functions);
+}
 
 static const char *only_path;
-static const char *getenv_path(Env *env, const char *name) { return strcmp(name, "PATH") == 0 ? only_path : env_posix()->getenv(env, name); }
+static const char *getenv_path(Env *env, const char *name) {
+    return strcmp(name, "PATH") == 0 ? only_path : env_posix()->getenv(env, name);
+}
 
 /* gcc and clang, where both are there: kernels of a run may come from either. */
 Test(group, compilers_agree) {

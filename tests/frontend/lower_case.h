@@ -28,7 +28,9 @@ static inline double *read_f64(Case *x, StFile *f, const char *name, int64_t *co
     *count = bytes / (strcmp(t->dtype, "BOOL") ? 8 : 1);
     double *v = NEWN(x->a, double, *count);
     for (int64_t i = 0; i < *count; i++)
-        v[i] = !strcmp(t->dtype, "I64") ? (double)((int64_t *)raw)[i] : !strcmp(t->dtype, "F64") ? ((double *)raw)[i] : (double)raw[i];
+        v[i] = !strcmp(t->dtype, "I64")   ? (double)((int64_t *)raw)[i]
+               : !strcmp(t->dtype, "F64") ? ((double *)raw)[i]
+                                          : (double)raw[i];
     return v;
 }
 
@@ -59,16 +61,24 @@ static inline bool case_leaf(void *ctx, const Graph *g, const Node *n, double *o
     return true;
 }
 
-typedef struct { Setting *item; uint32_t n, cap; } Settings;
+typedef struct {
+    Setting *item;
+    uint32_t n, cap;
+} Settings;
 
 static inline void add_setting(Case *x, Settings *s, const char *key, const Json *v) {
     ConstValue c = {VAL_NUMBER, 0, NULL, false};
     JsonKind k = json_kind(v);
-    if (k == J_STRING) c = (ConstValue){VAL_STRING, 0, json_string(v, NULL), false};
-    else if (k == J_BOOL) c = (ConstValue){VAL_BOOL, json_bool(v), NULL, false};
-    else if (k == J_INT) c = (ConstValue){VAL_NUMBER, (double)json_int(v), NULL, true};
-    else if (k == J_REAL) c = (ConstValue){VAL_NUMBER, json_real(v), NULL, false};
-    else return;
+    if (k == J_STRING)
+        c = (ConstValue){VAL_STRING, 0, json_string(v, NULL), false};
+    else if (k == J_BOOL)
+        c = (ConstValue){VAL_BOOL, json_bool(v), NULL, false};
+    else if (k == J_INT)
+        c = (ConstValue){VAL_NUMBER, (double)json_int(v), NULL, true};
+    else if (k == J_REAL)
+        c = (ConstValue){VAL_NUMBER, json_real(v), NULL, false};
+    else
+        return;
     GROW(x->a, s->item, s->n, s->cap);
     s->item[s->n++] = (Setting){key, c, "case.json"};
 }
@@ -101,7 +111,12 @@ static inline ModelSource case_source(Case *x, const char *model) {
     const Json *cfg = json_get(x->c, "model"), *prefix = json_get(json_get(x->c, "prefix"), model);
     if (!strcmp(model, "ref")) cfg = json_get(cfg, "reference");
     Settings s = settings_of_json(x, cfg);
-    ModelSource m = {.model = model, .json = s.item, .njson = s.n, .json_path = "case.json", .has_weights = true, .prefix = ""};
+    ModelSource m = {.model = model,
+                     .json = s.item,
+                     .njson = s.n,
+                     .json_path = "case.json",
+                     .has_weights = true,
+                     .prefix = ""};
     if (prefix) m.prefix = json_string(prefix, NULL);
     StoredShape *shape = NEWN(x->a, StoredShape, st_count(x->weights) + 1);
     for (uint32_t i = 0; i < st_count(x->weights); i++) {
@@ -119,10 +134,20 @@ static inline Graph *case_lower(Case *x, const char *const *want, uint32_t nwant
     static const char *const path[] = {WM_SOURCE_DIR "/graphs"};
     Settings h = settings_of_json(x, json_get(x->c, "hyper"));
     ModelSource m[3] = {case_source(x, "policy"), case_source(x, "value"), case_source(x, "ref")};
-    LowerOptions o = {.phase = "train", .micro = json_int(json_get(x->c, "micro_batches")), .batch = json_int(json_get(x->c, "batch")),
-                      .seq = json_int(json_get(x->c, "seq")), .hyper = h.item, .nhyper = h.n, .model = m, .nmodel = 3, .path = path, .npath = 1,
-                      .want = want, .nwant = nwant};
-    const char *file = arena_fmt(x->a, "%s/graphs/%s.wg", WM_SOURCE_DIR, json_string(json_get(x->c, "graph"), NULL));
+    LowerOptions o = {.phase = "train",
+                      .micro = json_int(json_get(x->c, "micro_batches")),
+                      .batch = json_int(json_get(x->c, "batch")),
+                      .seq = json_int(json_get(x->c, "seq")),
+                      .hyper = h.item,
+                      .nhyper = h.n,
+                      .model = m,
+                      .nmodel = 3,
+                      .path = path,
+                      .npath = 1,
+                      .want = want,
+                      .nwant = nwant};
+    const char *file =
+        arena_fmt(x->a, "%s/graphs/%s.wg", WM_SOURCE_DIR, json_string(json_get(x->c, "graph"), NULL));
     return frontend_lower(x->a, file, &o, info, x->d);
 }
 

@@ -5,7 +5,14 @@
 #include "frontend/ast.h"
 #include "frontend/frontend.h"
 
-typedef struct { const char *text; size_t len; Sbuf out; Arena *a; Diags *d; bool ok; } Job;
+typedef struct {
+    const char *text;
+    size_t len;
+    Sbuf out;
+    Arena *a;
+    Diags *d;
+    bool ok;
+} Job;
 
 static bool run(void *ctx, Guard *g) {
     Job *j = ctx;
@@ -39,21 +46,26 @@ static void expect_format(const char *text, const char *want) {
 
 Test(fmt, spaces) {
     expect_format("graph g\na=b+c*-d ^ 2 -1\n", "graph g\na = b + c * -d^2 - 1\n");
-    expect_format("graph g\na = f ( x,y , over = [ head,seq ] )\n", "graph g\na = f(x, y, over=[head, seq])\n");
+    expect_format("graph g\na = f ( x,y , over = [ head,seq ] )\n",
+                  "graph g\na = f(x, y, over=[head, seq])\n");
     expect_format("graph g\na = x [ seq+1 ] . b( )\n", "graph g\na = x[seq + 1].b()\n");
     expect_format("graph g\ndim k=1 .. 4 from \"a\"|\"b\"\n", "graph g\ndim k = 1..4 from \"a\" | \"b\"\n");
-    expect_format("graph g\nhyper k:f32=0.5 in(0,1]\"text\"\n", "graph g\nhyper k : f32 = 0.5 in (0, 1] \"text\"\n");
+    expect_format("graph g\nhyper k:f32=0.5 in(0,1]\"text\"\n",
+                  "graph g\nhyper k : f32 = 0.5 in (0, 1] \"text\"\n");
     expect_format("graph g\na = not(b)and c<=d\n", "graph g\na = not (b) and c <= d\n");
-    expect_format("graph g\na = match m {\"x\" :1, \"y\":(2)}\n", "graph g\na = match m {\"x\": 1, \"y\": (2)}\n");
+    expect_format("graph g\na = match m {\"x\" :1, \"y\":(2)}\n",
+                  "graph g\na = match m {\"x\": 1, \"y\": (2)}\n");
     expect_format("graph g\na = x[side = pos] + x[side=pos]\n", "graph g\na = x[side = pos] + x[side=pos]\n");
     expect_format("graph g\na = if b then -1 else(2)\n", "graph g\na = if b then -1 else (2)\n");
 }
 
 Test(fmt, lines_and_comments) {
-    expect_format("\n\ngraph g# name\n\n\n\n# a\n   ## b  \na = 1\n\n", "graph g  # name\n\n# a\n## b\na = 1\n");
+    expect_format("\n\ngraph g# name\n\n\n\n# a\n   ## b  \na = 1\n\n",
+                  "graph g  # name\n\n# a\n## b\na = 1\n");
     expect_format("\xef\xbb\xbfgraph g\r\n\ta = 1 \t# c\r\n", "graph g\na = 1     # c\n");
     expect_format("graph g", "graph g\n");
-    expect_format("graph g\nab = 1      # one\nb  = 20     # two\n", "graph g\nab = 1      # one\nb  = 20     # two\n");
+    expect_format("graph g\nab = 1      # one\nb  = 20     # two\n",
+                  "graph g\nab = 1      # one\nb  = 20     # two\n");
 }
 
 Test(fmt, indentation) {
@@ -73,12 +85,28 @@ Test(fmt, text_with_errors_is_refused) {
 
 Test(fmt, shipped_files_are_formatted) {
     static const char *const files[] = {
-        "graphs/baseline.wg", "graphs/critic.wg", "graphs/critic_pairwise.wg", "graphs/rho1.wg", "graphs/verifiable.wg",
-        "graphs/verifiable_ema.wg", "graphs/lib/heads.wg", "graphs/lib/llama.wg", "graphs/lib/llama_mtp.wg",
-        "graphs/lib/mtp.wg", "graphs/lib/rl.wg", "graphs/lib/stats.wg", "graphs/examples/entropy.wg",
-        "graphs/examples/focal.wg", "graphs/examples/grpo.wg", "graphs/examples/lora.wg", "graphs/examples/parallel.wg",
-        "graphs/examples/parallel_llama.wg", "graphs/examples/qk.wg", "graphs/examples/qk_norm.wg",
-        "graphs/examples/random_matched.wg", "graphs/examples/shuffled.wg",
+        "graphs/baseline.wg",
+        "graphs/critic.wg",
+        "graphs/critic_pairwise.wg",
+        "graphs/rho1.wg",
+        "graphs/verifiable.wg",
+        "graphs/verifiable_ema.wg",
+        "graphs/lib/heads.wg",
+        "graphs/lib/llama.wg",
+        "graphs/lib/llama_mtp.wg",
+        "graphs/lib/mtp.wg",
+        "graphs/lib/rl.wg",
+        "graphs/lib/stats.wg",
+        "graphs/examples/entropy.wg",
+        "graphs/examples/focal.wg",
+        "graphs/examples/grpo.wg",
+        "graphs/examples/lora.wg",
+        "graphs/examples/parallel.wg",
+        "graphs/examples/parallel_llama.wg",
+        "graphs/examples/qk.wg",
+        "graphs/examples/qk_norm.wg",
+        "graphs/examples/random_matched.wg",
+        "graphs/examples/shuffled.wg",
     };
     for (uint32_t i = 0; i < WM_LEN(files); i++) {
         Diags *d = diags_open(env_posix());

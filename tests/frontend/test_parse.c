@@ -19,8 +19,11 @@ typedef struct {
 static bool parse_guarded(void *ctx, Guard *g) {
     Case *c = ctx;
     c->a = arena_open(c->env, g);
-    if (c->expr) c->e = wg_parse_expr(c->a, c->text, c->len, (Loc){.file = "t.wg", .line = 7, .col = 5, .at = 90}, c->d);
-    else c->f = wg_parse(c->a, "t.wg", c->text, c->len, c->d);
+    if (c->expr)
+        c->e =
+            wg_parse_expr(c->a, c->text, c->len, (Loc){.file = "t.wg", .line = 7, .col = 5, .at = 90}, c->d);
+    else
+        c->f = wg_parse(c->a, "t.wg", c->text, c->len, c->d);
     return true;
 }
 
@@ -41,21 +44,65 @@ static void show_list(Sbuf *b, const ExprList *l);
 static void show(Sbuf *b, const Expr *e) {
     static const char *const op[] = {"+", "-", "*", "/", "^", "==", "!=", "<", "<=", ">", ">=", "and", "or"};
     switch (e->kind) {
-    case X_NUM: sb_double(b, e->num); if (!e->is_int) sb_chr(b, 'f'); return;
-    case X_BOOL: sb_str(b, e->num > 0 ? "true" : "false"); return;
-    case X_STR: sb_fmt(b, "'%s'", e->name); return;
-    case X_NAME: sb_str(b, e->name); return;
-    case X_DOT: sb_str(b, "(. "); show(b, e->a); sb_fmt(b, " %s)", e->name); return;
-    case X_NEG: sb_str(b, "(neg "); show(b, e->a); sb_chr(b, ')'); return;
-    case X_NOT: sb_str(b, "(not "); show(b, e->a); sb_chr(b, ')'); return;
-    case X_BIN: sb_fmt(b, "(%s ", op[e->op]); show(b, e->a); sb_chr(b, ' '); show(b, e->b); sb_chr(b, ')'); return;
-    case X_IF:
-        sb_str(b, "(if "); show(b, e->a); sb_chr(b, ' '); show(b, e->b); sb_chr(b, ' '); show(b, e->c); sb_chr(b, ')');
+    case X_NUM:
+        sb_double(b, e->num);
+        if (!e->is_int) sb_chr(b, 'f');
         return;
-    case X_LIST: sb_str(b, e->bracket ? "[list" : "(list"); break;
-    case X_CALL: sb_str(b, "(call "); show(b, e->a); break;
-    case X_INDEX: sb_str(b, "(index "); show(b, e->a); break;
-    case X_MATCH: sb_str(b, "(match "); show(b, e->a); break;
+    case X_BOOL:
+        sb_str(b, e->num > 0 ? "true" : "false");
+        return;
+    case X_STR:
+        sb_fmt(b, "'%s'", e->name);
+        return;
+    case X_NAME:
+        sb_str(b, e->name);
+        return;
+    case X_DOT:
+        sb_str(b, "(. ");
+        show(b, e->a);
+        sb_fmt(b, " %s)", e->name);
+        return;
+    case X_NEG:
+        sb_str(b, "(neg ");
+        show(b, e->a);
+        sb_chr(b, ')');
+        return;
+    case X_NOT:
+        sb_str(b, "(not ");
+        show(b, e->a);
+        sb_chr(b, ')');
+        return;
+    case X_BIN:
+        sb_fmt(b, "(%s ", op[e->op]);
+        show(b, e->a);
+        sb_chr(b, ' ');
+        show(b, e->b);
+        sb_chr(b, ')');
+        return;
+    case X_IF:
+        sb_str(b, "(if ");
+        show(b, e->a);
+        sb_chr(b, ' ');
+        show(b, e->b);
+        sb_chr(b, ' ');
+        show(b, e->c);
+        sb_chr(b, ')');
+        return;
+    case X_LIST:
+        sb_str(b, e->bracket ? "[list" : "(list");
+        break;
+    case X_CALL:
+        sb_str(b, "(call ");
+        show(b, e->a);
+        break;
+    case X_INDEX:
+        sb_str(b, "(index ");
+        show(b, e->a);
+        break;
+    case X_MATCH:
+        sb_str(b, "(match ");
+        show(b, e->a);
+        break;
     }
     show_list(b, &e->list);
     sb_chr(b, ')');
@@ -119,33 +166,34 @@ Test(parse, places_of_an_expression_in_a_string) {
 }
 
 Test(parse, statements) {
-    const char *text =
-        "## The file.\n"
-        "graph g extends base\n"
-        "from m import a, b\n"
-        "dim side = {pos,\n  neg}\n"
-        "dim k = 1..4 ragged from \"a\" | \"b\"\n"
-        "input x, y : f32[batch, seq] from \"f\"\n"
-        "## What it is.\n## More.\n"
-        "hyper h : \"a\" | \"b\" = \"a\"\n"
-        "hyper r : f32 = 0.5 in (0, 1] \"text\"   ## no doc\n"
-        "frozen model ref : llama(unit=l)\n"
-        "state n : int = 0 next n + 1\n"
-        "def f(a, b=1) { c = a + b\n d = c\n return d }\n"
-        "open w : f32[seq] = 1\n"
-        "open loss ce = x\n"
-        "metric a, b\n"
-        "best min val.loss\n"
-        "train m \"*.w\", n with sgd(1)\n"
-        "plan {\n  shard m FULL_SHARD\n  recompute m.body.3 every 2\n}\n"
-        "test \"t\" {\n  x = 1\n  model v : k\n  expect a == b\n  expect a ~= b\n}\n";
+    const char *text = "## The file.\n"
+                       "graph g extends base\n"
+                       "from m import a, b\n"
+                       "dim side = {pos,\n  neg}\n"
+                       "dim k = 1..4 ragged from \"a\" | \"b\"\n"
+                       "input x, y : f32[batch, seq] from \"f\"\n"
+                       "## What it is.\n## More.\n"
+                       "hyper h : \"a\" | \"b\" = \"a\"\n"
+                       "hyper r : f32 = 0.5 in (0, 1] \"text\"   ## no doc\n"
+                       "frozen model ref : llama(unit=l)\n"
+                       "state n : int = 0 next n + 1\n"
+                       "def f(a, b=1) { c = a + b\n d = c\n return d }\n"
+                       "open w : f32[seq] = 1\n"
+                       "open loss ce = x\n"
+                       "metric a, b\n"
+                       "best min val.loss\n"
+                       "train m \"*.w\", n with sgd(1)\n"
+                       "plan {\n  shard m FULL_SHARD\n  recompute m.body.3 every 2\n}\n"
+                       "test \"t\" {\n  x = 1\n  model v : k\n  expect a == b\n  expect a ~= b\n}\n";
     Case c = open_case(text, strlen(text), false);
-    for (uint32_t i = 0; i < c.d->n; i++) cr_log_error("%u: %s", c.d->item[i]->span[0].loc.line, c.d->item[i]->text);
+    for (uint32_t i = 0; i < c.d->n; i++)
+        cr_log_error("%u: %s", c.d->item[i]->span[0].loc.line, c.d->item[i]->text);
     cr_assert(c.f->ok);
     cr_expect_str_eq(c.f->doc, "The file.");
     cr_expect_str_eq(c.f->base, "base");
-    static const StmtKind kinds[] = {S_IMPORT, S_DIM, S_DIM, S_INPUT, S_HYPER, S_HYPER, S_INSTANCE, S_STATE, S_DEF, S_LET,
-                                     S_LOSS, S_METRIC_NAMES, S_BEST, S_TRAIN, S_PLAN, S_TEST};
+    static const StmtKind kinds[] = {S_IMPORT,   S_DIM,   S_DIM,  S_INPUT, S_HYPER, S_HYPER,
+                                     S_INSTANCE, S_STATE, S_DEF,  S_LET,   S_LOSS,  S_METRIC_NAMES,
+                                     S_BEST,     S_TRAIN, S_PLAN, S_TEST};
     cr_assert_eq(c.f->body.n, WM_LEN(kinds));
     Stmt **s = c.f->body.item;
     for (uint32_t i = 0; i < WM_LEN(kinds); i++) cr_expect_eq(s[i]->kind, kinds[i], "statement %u", i);
@@ -175,7 +223,8 @@ Test(parse, members) {
     const char *text =
         "module m\n"
         "config n : int = 3 from \"a.b\"\n"
-        "block b(y) {\n  ## Weight.\n  param w : [(qh, hd), hidden, 1] = normal(std=0.02) \"w\" | \"q\" halves hd\n"
+        "block b(y) {\n  ## Weight.\n  param w : [(qh, hd), hidden, 1] = normal(std=0.02) \"w\" | \"q\" "
+        "halves hd\n"
         "  t = y\n  return t\n}\n"
         "model llama(unit=layer) {\n  stack s : unit[n] \"l.{i}\" | \"m.{i}\", \"x\"\n  block z : b \"z\"\n"
         "  def call(t) = s(t)\n}\n"
@@ -195,9 +244,9 @@ Test(parse, members) {
 
 Test(parse, newlines_and_bytes) {
     static const char *const same[] = {
-        "graph g\r\na = 1\r\nb = (2,\r\n3)[0]\r\n",
-        "\xef\xbb\xbfgraph g\na = 1\nb = (2, # c\n\n 3)[0]",
-        "\n\n# c\ngraph g\n\n\ta = 1\n\n\nb =\n (2,3)\n[0]\n", /* the last line begins no statement: an error */
+        "graph g\r\na = 1\r\nb = (2,\r\n3)[0]\r\n", "\xef\xbb\xbfgraph g\na = 1\nb = (2, # c\n\n 3)[0]",
+        "\n\n# c\ngraph g\n\n\ta = 1\n\n\nb =\n (2,3)\n[0]\n", /* the last line begins no statement: an error
+                                                                */
     };
     for (uint32_t i = 0; i < WM_LEN(same); i++) {
         Case c = open_case(same[i], strlen(same[i]), false);
@@ -209,7 +258,8 @@ Test(parse, newlines_and_bytes) {
 }
 
 Test(parse, names_in_nfc) {
-    const char *text = "graph g\n\xce\xb2 = 1\ncafe\xcc\x81 = 2\n\xed\x95\x9c = 3\n"; /* beta; e + acute; a Korean letter */
+    const char *text =
+        "graph g\n\xce\xb2 = 1\ncafe\xcc\x81 = 2\n\xed\x95\x9c = 3\n"; /* beta; e + acute; a Korean letter */
     Case c = open_case(text, strlen(text), false);
     cr_assert(c.f->ok);
     cr_expect_str_eq(c.f->body.item[1]->name, "caf\xc3\xa9");
@@ -218,12 +268,28 @@ Test(parse, names_in_nfc) {
 
 Test(parse, shipped_files) {
     static const char *const files[] = {
-        "graphs/baseline.wg", "graphs/critic.wg", "graphs/critic_pairwise.wg", "graphs/rho1.wg", "graphs/verifiable.wg",
-        "graphs/verifiable_ema.wg", "graphs/lib/heads.wg", "graphs/lib/llama.wg", "graphs/lib/llama_mtp.wg",
-        "graphs/lib/mtp.wg", "graphs/lib/rl.wg", "graphs/lib/stats.wg", "graphs/examples/entropy.wg",
-        "graphs/examples/focal.wg", "graphs/examples/grpo.wg", "graphs/examples/lora.wg", "graphs/examples/parallel.wg",
-        "graphs/examples/parallel_llama.wg", "graphs/examples/qk.wg", "graphs/examples/qk_norm.wg",
-        "graphs/examples/random_matched.wg", "graphs/examples/shuffled.wg",
+        "graphs/baseline.wg",
+        "graphs/critic.wg",
+        "graphs/critic_pairwise.wg",
+        "graphs/rho1.wg",
+        "graphs/verifiable.wg",
+        "graphs/verifiable_ema.wg",
+        "graphs/lib/heads.wg",
+        "graphs/lib/llama.wg",
+        "graphs/lib/llama_mtp.wg",
+        "graphs/lib/mtp.wg",
+        "graphs/lib/rl.wg",
+        "graphs/lib/stats.wg",
+        "graphs/examples/entropy.wg",
+        "graphs/examples/focal.wg",
+        "graphs/examples/grpo.wg",
+        "graphs/examples/lora.wg",
+        "graphs/examples/parallel.wg",
+        "graphs/examples/parallel_llama.wg",
+        "graphs/examples/qk.wg",
+        "graphs/examples/qk_norm.wg",
+        "graphs/examples/random_matched.wg",
+        "graphs/examples/shuffled.wg",
     };
     for (uint32_t i = 0; i < WM_LEN(files); i++) {
         Diags *d = diags_open(env_posix());
@@ -241,7 +307,13 @@ Test(parse, shipped_files) {
 }
 
 /* ---- errors: one row each; line 1 is the header */
-static const struct { const char *text; const char *code; uint32_t line, col; const char *says; uint32_t count; } wrong[] = {
+static const struct {
+    const char *text;
+    const char *code;
+    uint32_t line, col;
+    const char *says;
+    uint32_t count;
+} wrong[] = {
     {"a = f(1, 2\nmetric b = 3\n", "E003", 2, 11, "found end of line", 1},
     {"a = \nmetric b = 3\n", "E003", 2, 4, "expected an expression, found end of line", 1},
     {"a = b c\n", "E003", 2, 7, "expected end of line or an operator, found name `c`", 1},
@@ -282,15 +354,17 @@ Test(parse, errors) {
         cr_assert(c.d->n > 0, "%s", text);
         const Diag *g = c.d->item[0];
         cr_expect_str_eq(code_info[g->code].name, wrong[i].code, "%s: %s", text, code_info[g->code].name);
-        cr_expect(g->span[0].loc.line == wrong[i].line && g->span[0].loc.col == wrong[i].col, "%s: at %u:%u", text,
-                  g->span[0].loc.line, g->span[0].loc.col);
+        cr_expect(g->span[0].loc.line == wrong[i].line && g->span[0].loc.col == wrong[i].col, "%s: at %u:%u",
+                  text, g->span[0].loc.line, g->span[0].loc.col);
         cr_expect(strstr(g->text, wrong[i].says) != NULL, "%s: %s", text, g->text);
         close_case(&c);
     }
 }
 
 Test(parse, header) {
-    static const struct { const char *text, *says; } rows[] = {
+    static const struct {
+        const char *text, *says;
+    } rows[] = {
         {"", "expected `graph` or `module`, found end of file"},
         {"metric a = 1\n", "expected `graph` or `module`, found `metric`"},
         {"grpah g\na = 1\n", "`grpah` begins no statement"},
@@ -330,13 +404,20 @@ Test(parse, unclosed_bracket_is_shown) {
 }
 
 Test(parse, bytes_refused) {
-    static const struct { const char *text; size_t len; uint32_t line, col; } rows[] = {
-        {"graph g\na = \xff\n", 14, 2, 5}, {"graph g\n# \xed\xa0\x80\n", 14, 2, 3}, {"graph g\n\0\n", 10, 2, 1}};
+    static const struct {
+        const char *text;
+        size_t len;
+        uint32_t line, col;
+    } rows[] = {{"graph g\na = \xff\n", 14, 2, 5},
+                {"graph g\n# \xed\xa0\x80\n", 14, 2, 3},
+                {"graph g\n\0\n", 10, 2, 1}};
     for (uint32_t i = 0; i < WM_LEN(rows); i++) {
         Case c = open_case(rows[i].text, rows[i].len, false);
         cr_assert(!c.f->ok && c.d->n == 1);
         cr_expect_eq(c.d->item[0]->code, E001);
-        cr_expect(c.d->item[0]->span[0].loc.line == rows[i].line && c.d->item[0]->span[0].loc.col == rows[i].col, "%u", i);
+        cr_expect(c.d->item[0]->span[0].loc.line == rows[i].line &&
+                      c.d->item[0]->span[0].loc.col == rows[i].col,
+                  "%u", i);
         close_case(&c);
     }
 }
@@ -355,7 +436,9 @@ static void expect_limit(const char *head, const char *unit, size_t n, const cha
     char *text;
     Case c = repeated(head, unit, n, tail, &text);
     cr_expect_eq(c.f->ok, says == NULL, "%s x %zu: %s", unit, n, c.d->n ? c.d->item[0]->text : "no error");
-    if (says) cr_expect(c.d->n == 1 && strstr(c.d->item[0]->text, says), "%s: %s", unit, c.d->n ? c.d->item[0]->text : "");
+    if (says)
+        cr_expect(c.d->n == 1 && strstr(c.d->item[0]->text, says), "%s: %s", unit,
+                  c.d->n ? c.d->item[0]->text : "");
     close_case(&c);
     free(text);
 }

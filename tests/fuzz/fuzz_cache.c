@@ -1,12 +1,17 @@
-/* Cache entries from hostile bytes: pack_parse must refuse all that pack_footer did not write, and never read outside.
- * The first byte chooses: 0, the bytes are an entry; else they become the object and source of an entry that must parse. */
+/* Cache entries from hostile bytes: pack_parse must refuse all that pack_footer did not write, and never read
+ * outside. The first byte chooses: 0, the bytes are an entry; else they become the object and source of an
+ * entry that must parse. */
 #include "codegen/pack.h"
 
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-typedef struct { const uint8_t *data; size_t size; Arena *a; } Job;
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    Arena *a;
+} Job;
 
 static bool one(void *ctx, Guard *g) {
     Job *j = ctx;

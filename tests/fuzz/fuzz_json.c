@@ -10,9 +10,15 @@ static void write(Sbuf *b, const Json *j) {
     size_t len = 0;
     const Json *v = NULL;
     switch (json_kind(j)) {
-    case J_NULL: sb_str(b, "null"); break;
-    case J_BOOL: sb_str(b, json_bool(j) ? "true" : "false"); break;
-    case J_INT: sb_fmt(b, "%lld", (long long)json_int(j)); break;
+    case J_NULL:
+        sb_str(b, "null");
+        break;
+    case J_BOOL:
+        sb_str(b, json_bool(j) ? "true" : "false");
+        break;
+    case J_INT:
+        sb_fmt(b, "%lld", (long long)json_int(j));
+        break;
     case J_REAL: {
         size_t at = b->len;
         json_number(b, json_real(j));

@@ -1,6 +1,6 @@
-/* Data sets from hostile bytes. The first byte chooses what is drawn; a NUL byte, where there is one, parts the lines from
- * the metadata beside them. Refused with a diagnostic, or every item of two epochs names samples that there are, and each
- * sample becomes tokens that the vocabulary holds. */
+/* Data sets from hostile bytes. The first byte chooses what is drawn; a NUL byte, where there is one, parts
+ * the lines from the metadata beside them. Refused with a diagnostic, or every item of two epochs names
+ * samples that there are, and each sample becomes tokens that the vocabulary holds. */
 #include "runtime/data/set.h"
 
 #include <errno.h>
@@ -69,7 +69,8 @@ static void tokens(DataSet *s, Arena *a, int64_t n, Diags *d) {
     same(template_prompt(&prompt, "alpaca", x.instruction, x.input));
     int64_t k = tokenize_sample(prompt.s, prompt.len, x.output, x.noutput, PLACES, t, l);
     same(k >= 1 && k <= PLACES);
-    for (int64_t i = 0; i < PLACES; i++) same(t[i] >= 0 && t[i] < BYTE_VOCAB && (l[i] == TOKEN_IGNORE || l[i] == t[i]));
+    for (int64_t i = 0; i < PLACES; i++)
+        same(t[i] >= 0 && t[i] < BYTE_VOCAB && (l[i] == TOKEN_IGNORE || l[i] == t[i]));
     json_free(x.json);
 }
 
@@ -92,7 +93,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const DifficultyBin bin[] = {{0, 1, 0.5}, {2, 9, 0.5}};
     if (!size) return 0;
     const char *text = (const char *)data + 1, *cut = memchr(text, 0, size - 1);
-    Memory m = {*env_posix(), {text, cut ? cut + 1 : NULL}, {cut ? (size_t)(cut - text) : size - 1, 0}, {0, 0}};
+    Memory m = {
+        *env_posix(), {text, cut ? cut + 1 : NULL}, {cut ? (size_t)(cut - text) : size - 1, 0}, {0, 0}};
     if (cut) m.size[1] = size - 2 - m.size[0];
     m.env.open_read = mem_open;
     m.env.close = mem_close;
@@ -101,9 +103,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     m.env.read = mem_read;
     static const DrawKind kind[] = {DRAW_ONE, DRAW_PAIR, DRAW_GROUP, DRAW_ONE};
     int64_t width[] = {1, 2, 4, 1};
-    DataOptions o = {.name = "train", .draw = kind[data[0] & 3], .width = width[data[0] & 3], .template_name = "alpaca", .max_length = PLACES,
-                     .vocab = BYTE_VOCAB, .seed = 7, .shuffle = true, .correct_ratio = 0.5, .balance_correct = data[0] & 4, .correct_only = data[0] & 8,
-                     .n_samples = data[0] & 16 ? 9 : 0, .bin = bin, .nbin = data[0] & 32 ? 2 : 0, .max_pairs_per_problem = 3};
+    DataOptions o = {.name = "train",
+                     .draw = kind[data[0] & 3],
+                     .width = width[data[0] & 3],
+                     .template_name = "alpaca",
+                     .max_length = PLACES,
+                     .vocab = BYTE_VOCAB,
+                     .seed = 7,
+                     .shuffle = true,
+                     .correct_ratio = 0.5,
+                     .balance_correct = data[0] & 4,
+                     .correct_only = data[0] & 8,
+                     .n_samples = data[0] & 16 ? 9 : 0,
+                     .bin = bin,
+                     .nbin = data[0] & 32 ? 2 : 0,
+                     .max_pairs_per_problem = 3};
     Diags *d = diags_open(env_posix());
     DataSet *s = data_open(&m.env, "x.jsonl", &o, NULL, 0, d);
     same(s || d->nerror);

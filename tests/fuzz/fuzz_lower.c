@@ -1,5 +1,6 @@
-/* A hostile graph through the whole frontend: messages or a graph that verifies, and its flat text lowers too. The bytes
- * are the file graphs/NAME.wg, NAME as their header says, which exists in memory alone; the library is the real one. */
+/* A hostile graph through the whole frontend: messages or a graph that verifies, and its flat text lowers
+ * too. The bytes are the file graphs/NAME.wg, NAME as their header says, which exists in memory alone; the
+ * library is the real one. */
 #include "frontend/frontend.h"
 
 #include <errno.h>
@@ -8,9 +9,17 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MEMORY_FD = 1 << 28 };
-typedef struct { Env env; Env *real; const char *path, *text; size_t size, at; Arena *a; } MemEnv;
+typedef struct {
+    Env env;
+    Env *real;
+    const char *path, *text;
+    size_t size, at;
+    Arena *a;
+} MemEnv;
 
-static MemEnv *mem_of(Env *e) { return e->self; }
+static MemEnv *mem_of(Env *e) {
+    return e->self;
+}
 
 static int mem_stat(Env *e, const char *path, EnvStat *st, int *err) {
     MemEnv *m = mem_of(e);
@@ -47,7 +56,13 @@ static int mem_close(Env *e, int fd, int *err) {
 static bool one(void *ctx, Guard *g) {
     MemEnv *m = ctx;
     static const char *const path[] = {"graphs"};
-    LowerOptions o = {.phase = m->size % 2 ? "train" : "val", .micro = 2, .batch = 2, .seq = 4, .path = path, .npath = 1, .assume_sizes = true};
+    LowerOptions o = {.phase = m->size % 2 ? "train" : "val",
+                      .micro = 2,
+                      .batch = 2,
+                      .seq = 4,
+                      .path = path,
+                      .npath = 1,
+                      .assume_sizes = true};
     GraphInfo info;
     Sbuf flat;
     Arena *a = m->a = arena_open(&m->env, g);
@@ -74,7 +89,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     m.env.close = mem_close;
     size_t n = 0;
     if (size > 6 && !memcmp(data, "graph ", 6))
-        while (n < 64 && 6 + n < size && (data[6 + n] == '_' || (data[6 + n] >= 'a' && data[6 + n] <= 'z'))) n++;
+        while (n < 64 && 6 + n < size && (data[6 + n] == '_' || (data[6 + n] >= 'a' && data[6 + n] <= 'z')))
+            n++;
     memcpy(path, "graphs/", 7);
     memcpy(path + 7, n ? (const char *)data + 6 : "fuzz", n ? n : 4);
     memcpy(path + 7 + (n ? n : 4), ".wg", 4);

@@ -64,7 +64,8 @@ static void manifest(Memory *m, Arena *a, Diags *d) {
         return;
     }
     for (uint32_t i = 0; i < out.n; i++) {
-        if (!plain_name(out.file[i].name) || strlen(out.file[i].hash) != 32 || out.file[i].bytes < 0) __builtin_trap();
+        if (!plain_name(out.file[i].name) || strlen(out.file[i].hash) != 32 || out.file[i].bytes < 0)
+            __builtin_trap();
         for (uint32_t k = 0; k < out.file[i].ntensor; k++)
             if (!out.file[i].tensor[k].name || out.file[i].tensor[k].ndim > PLAN_MAX_DIMS) __builtin_trap();
     }
@@ -84,9 +85,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     ModelKey *key;
     uint32_t nkey;
     const char *file;
-    if (data[0] == 'm') manifest(&m, a, d);
-    else if (data[0] == 's') (void)ckpt_read_info(&m.env, "dir", a, &info, d);
-    else (void)model_keys_read(&m.env, a, "dir", "", &key, &nkey, &file, d);
+    if (data[0] == 'm')
+        manifest(&m, a, d);
+    else if (data[0] == 's')
+        (void)ckpt_read_info(&m.env, "dir", a, &info, d);
+    else
+        (void)model_keys_read(&m.env, a, "dir", "", &key, &nkey, &file, d);
     arena_close(a);
     diags_close(d);
     return 0;

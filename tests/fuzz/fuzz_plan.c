@@ -1,5 +1,5 @@
-/* Plan text from hostile bytes. What is accepted must print back to the same bytes. The hash hides the grammar from random
- * bytes, so it is put right before parsing, where there is a line for it. */
+/* Plan text from hostile bytes. What is accepted must print back to the same bytes. The hash hides the
+ * grammar from random bytes, so it is put right before parsing, where there is a line for it. */
 #include "runtime/runtime.h"
 
 #include <string.h>

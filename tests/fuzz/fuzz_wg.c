@@ -1,5 +1,6 @@
-/* `.wg` text from hostile bytes: the parser always returns a tree, every node lies inside the text, what it has to say
- * can be rendered, and what parses can be formatted. The last byte chooses between a file and an expression. */
+/* `.wg` text from hostile bytes: the parser always returns a tree, every node lies inside the text, what it
+ * has to say can be rendered, and what parses can be formatted. The last byte chooses between a file and an
+ * expression. */
 #include "frontend/ast.h"
 #include "frontend/frontend.h"
 
@@ -7,7 +8,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-typedef struct { const char *text; size_t size; Arena *a; Diags *d; } Job;
+typedef struct {
+    const char *text;
+    size_t size;
+    Arena *a;
+    Diags *d;
+} Job;
 
 static void check_loc(const Job *j, Loc l) {
     if (l.at > j->size || l.len > j->size - l.at || !l.line || !l.col) __builtin_trap();
@@ -51,7 +57,8 @@ static bool one(void *ctx, Guard *g) {
     bool expr = j->size && j->text[j->size - 1] == 'x';
     diag_source(j->d, "fuzz.wg", j->text, j->size);
     if (expr) {
-        check_expr(j, wg_parse_expr(j->a, j->text, j->size, (Loc){.file = "fuzz.wg", .line = 1, .col = 1}, j->d), 0);
+        check_expr(
+            j, wg_parse_expr(j->a, j->text, j->size, (Loc){.file = "fuzz.wg", .line = 1, .col = 1}, j->d), 0);
     } else {
         AstFile *f = wg_parse(j->a, "fuzz.wg", j->text, j->size, j->d);
         if (f->ok != (j->d->nerror == 0)) __builtin_trap();

@@ -1,12 +1,17 @@
-/* IR text from hostile bytes. What parses must print and parse back to an equal graph; what the verifier then accepts
- * must be safe to count, and to evaluate where it is small. */
+/* IR text from hostile bytes. What parses must print and parse back to an equal graph; what the verifier then
+ * accepts must be safe to count, and to evaluate where it is small. */
 #include "ir/ir.h"
 
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-typedef struct { const uint8_t *data; size_t size; Arena *a; Diags *d; } Job;
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    Arena *a;
+    Diags *d;
+} Job;
 
 static bool leaf(void *ctx, const Graph *g, const Node *n, double *out, int64_t count) {
     (void)ctx;

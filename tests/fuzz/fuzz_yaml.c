@@ -1,5 +1,5 @@
-/* Configurations from hostile bytes: refused with a diagnostic that can be rendered, or a configuration whose every key can
- * be read and which, shown and loaded again, says the same. */
+/* Configurations from hostile bytes: refused with a diagnostic that can be rendered, or a configuration whose
+ * every key can be read and which, shown and loaded again, says the same. */
 #include "cli/config/config.h"
 
 #include <errno.h>
@@ -45,7 +45,11 @@ static const char *mem_getenv(Env *e, const char *name) {
     return *name == '_' ? NULL : "here";
 }
 
-typedef struct { Memory m; Arena *a; Diags *d; } Job;
+typedef struct {
+    Memory m;
+    Arena *a;
+    Diags *d;
+} Job;
 
 static void same(bool yes) {
     if (!yes) __builtin_trap();
@@ -68,7 +72,8 @@ static void compare(Job *j, const Config *c, const Config *k) {
     uint32_t n, m;
     for (uint32_t i = 0; i < config_nkey; i++) {
         const char *key = config_key[i].path;
-        same(config_is_set(c, key) == config_is_set(k, key) && strcmp(config_str(c, key), config_str(k, key)) == 0);
+        same(config_is_set(c, key) == config_is_set(k, key) &&
+             strcmp(config_str(c, key), config_str(k, key)) == 0);
         (void)config_int(c, key), (void)config_bool(c, key), (void)config_origin(c, key);
     }
     const Setting *s = config_hypers(c, &n), *t = config_hypers(k, &m);
@@ -76,7 +81,8 @@ static void compare(Job *j, const Config *c, const Config *k) {
     const ConfigModel *p = config_models(c, &n), *q = config_models(k, &m);
     same(n == m);
     for (uint32_t i = 0; i < n; i++) {
-        same(strcmp(p[i].name, q[i].name) == 0 && strcmp(p[i].path, q[i].path) == 0 && p[i].nignore == q[i].nignore);
+        same(strcmp(p[i].name, q[i].name) == 0 && strcmp(p[i].path, q[i].path) == 0 &&
+             p[i].nignore == q[i].nignore);
         same_settings(p[i].set, p[i].nset, q[i].set, q[i].nset);
     }
     double *v, *w;
@@ -107,7 +113,8 @@ static bool one(void *ctx, Guard *g) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    Job j = {.m = {.env = *env_posix(), .text = (const char *)data, .size = size}, .d = diags_open(env_posix())};
+    Job j = {.m = {.env = *env_posix(), .text = (const char *)data, .size = size},
+             .d = diags_open(env_posix())};
     j.m.env.open_read = mem_open;
     j.m.env.close = mem_close;
     j.m.env.fstat = mem_fstat;

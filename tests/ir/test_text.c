@@ -1,11 +1,13 @@
-/* test_text.c: the text form. all_ops.wir holds every form of an op with types written by hand: it must parse (so inference gives
- * those types) and print back to the same bytes. A table of damaged texts says which error each gives. */
+/* test_text.c: the text form. all_ops.wir holds every form of an op with types written by hand: it must parse
+ * (so inference gives those types) and print back to the same bytes. A table of damaged texts says which
+ * error each gives. */
 #include "ir_test.h"
 
 static char *read_text(Arena *a, const char *name, size_t *len) {
     char *text = NULL;
     Diags *d = diags_open(env_posix());
-    cr_assert(file_read_all(env_posix(), a, arena_fmt(a, "%s/tests/ir/%s", WM_SOURCE_DIR, name), 1 << 24, &text, len, d));
+    cr_assert(file_read_all(env_posix(), a, arena_fmt(a, "%s/tests/ir/%s", WM_SOURCE_DIR, name), 1 << 24,
+                            &text, len, d));
     diags_close(d);
     return text;
 }
@@ -14,7 +16,8 @@ IR_TEST(text, every_op_round_trip) {
     size_t n;
     char *text = read_text(a, "all_ops.wir", &n);
     Graph *g = graph_parse(a, "all_ops.wir", text, n, d);
-    cr_assert(g, "%s at %u:%u", d->n ? d->item[0]->text : "", d->item[0]->span[0].loc.line, d->item[0]->span[0].loc.col);
+    cr_assert(g, "%s at %u:%u", d->n ? d->item[0]->text : "", d->item[0]->span[0].loc.line,
+              d->item[0]->span[0].loc.col);
     Sbuf b, c;
     sb_init(&b, a);
     graph_print(g, &b, true);
@@ -29,7 +32,8 @@ IR_TEST(text, every_op_round_trip) {
     cr_assert(again && graph_equal(g, again, &why), "%s", why);
     bool seen[NOP] = {false};
     for (uint32_t k = 0; k < g->nnode; k++) seen[g->node[k].op] = true;
-    for (int k = 0; k < NOP; k++) { /* the text of an element-wise op without attributes is that of any other */
+    for (int k = 0; k < NOP;
+         k++) { /* the text of an element-wise op without attributes is that of any other */
         bool plain = op_info[k].kind == K_EW && op_info[k].nattr == 0;
         cr_expect(seen[k] || plain, "%s is not in all_ops.wir", op_info[k].name);
     }
@@ -43,9 +47,11 @@ IR_TEST(text, every_op_round_trip) {
 
 IR_TEST(text, planned_labels) {
     static const char text[] =
-        "wir 1\ndim micro=2 \"odd name\"=3 \"graph\"=1\ngraph \"p\" stage=planned phase=val micro=micro state=64 work=4096 {\n"
+        "wir 1\ndim micro=2 \"odd name\"=3 \"graph\"=1\ngraph \"p\" stage=planned phase=val micro=micro "
+        "state=64 work=4096 {\n"
         "  %0 = input name=\"x\\xff\" : f32[\"odd name\",\"graph\"] at=1+64~128 section=1\n"
-        "  %1 = neg %0 : f32[\"odd name\",\"graph\"] at=-1+0~8 bwd remat section=3 group=7 origin=%2 ws=128+256 @\"p\"\n"
+        "  %1 = neg %0 : f32[\"odd name\",\"graph\"] at=-1+0~8 bwd remat section=3 group=7 origin=%2 "
+        "ws=128+256 @\"p\"\n"
         "  %2 = neg %1 : f32[\"odd name\",\"graph\"] at=0+0\n}\n";
     Graph *g = graph_parse(a, "t", text, sizeof text - 1, d);
     cr_assert(g, "%s", d->n ? d->item[0]->text : "");
@@ -57,13 +63,21 @@ IR_TEST(text, planned_labels) {
 }
 
 /* Each line stands alone in a graph after the operands below; the error names what is wrong. */
-#define HEAD "wir 1\ndim micro=2 a=3 b=4 k=4 v=7 s=6 d=4 q=4 h=2 o=3 e=0 big=1000000 big2=1000000 big3=1000000 huge=1000000000 huge2=1000000000\n" \
-    "graph \"g\" stage=math phase=train micro=micro {\n" \
-    "%0 = input name=\"x\" : f32[a,b]\n%1 = input name=\"m\" : bool[a,b]\n%2 = input name=\"t\" : i32[a,b]\n" \
-    "%3 = input name=\"d\" : f64[a,b]\n%4 = input name=\"w\" : f32[v,k]\n%5 = input name=\"q\" : f32[a,s,q,d]\n" \
-    "%6 = input name=\"k\" : f32[a,s,h,d]\n%7 = input name=\"h\" : f32[a,b,k]\n%8 = input name=\"ce\" : f32[a,b]\n" \
-    "%9 = input name=\"ta\" : i32[a]\n%10 = input name=\"xa\" : f32[a]\n%11 = input name=\"k3\" : f32[a,s,o,d]\n"
-static const struct { const char *text, *error; } wrong[] = {
+#define HEAD                                                                                                 \
+    "wir 1\ndim micro=2 a=3 b=4 k=4 v=7 s=6 d=4 q=4 h=2 o=3 e=0 big=1000000 big2=1000000 big3=1000000 "      \
+    "huge=1000000000 huge2=1000000000\n"                                                                     \
+    "graph \"g\" stage=math phase=train micro=micro {\n"                                                     \
+    "%0 = input name=\"x\" : f32[a,b]\n%1 = input name=\"m\" : bool[a,b]\n%2 = input name=\"t\" : "          \
+    "i32[a,b]\n"                                                                                             \
+    "%3 = input name=\"d\" : f64[a,b]\n%4 = input name=\"w\" : f32[v,k]\n%5 = input name=\"q\" : "           \
+    "f32[a,s,q,d]\n"                                                                                         \
+    "%6 = input name=\"k\" : f32[a,s,h,d]\n%7 = input name=\"h\" : f32[a,b,k]\n%8 = input name=\"ce\" : "    \
+    "f32[a,b]\n"                                                                                             \
+    "%9 = input name=\"ta\" : i32[a]\n%10 = input name=\"xa\" : f32[a]\n%11 = input name=\"k3\" : "          \
+    "f32[a,s,o,d]\n"
+static const struct {
+    const char *text, *error;
+} wrong[] = {
     {"%12 = add %0, %3 : f32[a,b]", "cast one"},
     {"%12 = add %0, %1 : f32[a,b]", "real"},
     {"%12 = add %0, %4 : f32[a,b]", "neither has all dims"},
@@ -106,20 +120,32 @@ static const struct { const char *text, *error; } wrong[] = {
     {"%12, %13 = attention %5, %6, %11 along=s over=d : f32[a,s,q,d], f32[a,s,q]", "no dim h"},
     {"%12, %13 = attention %5, %11, %11 along=s over=d : f32[a,s,q,d], f32[a,s,q]", "share"},
     {"%12, %13 = attention %5, %0, %6 along=s over=d : f32[a,s,q,d], f32[a,s,q]", "no dim"},
-    {"%12, %13, %14 = attention_grad %5, %6, %6, %5, %0, %5 along=s over=d : f32[a,s,q,d], f32[a,s,h,d], f32[a,s,h,d]", "f32[a,s,q] is needed"},
+    {"%12, %13, %14 = attention_grad %5, %6, %6, %5, %0, %5 along=s over=d : f32[a,s,q,d], f32[a,s,h,d], "
+     "f32[a,s,h,d]",
+     "f32[a,s,q] is needed"},
     {"%12 = cross_entropy %4, %2 cls=v : f32[k]", "neither"},
     {"%12 = cross_entropy %4, %0 cls=v : f32[k]", "i32"},
     {"%12 = entropy %0 cls=v : f32[a,b]", "no dim v"},
     {"%12 = kl %0, %3 cls=b : f32[a]", "cast one"},
     {"%12 = argmax %2 over=b base=0 : f32[a]", "real"},
-    {"%12, %13, %14, %15 = linear_ce %7, %4, %9 over=[k] cls=v : f32[a,b], f32[a,b], f32[a,b], i32[a,b]", "i32[a,b] is needed"},
-    {"%12, %13, %14, %15 = linear_ce %7, %0, %2 over=[k] cls=v : f32[a,b], f32[a,b], f32[a,b], i32[a,b]", "f32[v,k] is needed"},
-    {"%12, %13, %14, %15 = linear_ce %7, %4, %2 over=[] cls=v : f32[a,b], f32[a,b], f32[a,b], i32[a,b]", "over is empty"},
-    {"%12, %13 = linear_ce_grad %7, %4, %2, %8, %8, %8 over=[k] cls=v row=[a,b] : f32[a,b,k], f32[v,k]", "5 or 7"},
-    {"%12, %13 = linear_ce_grad %7, %4, %2, %8, %8 over=[k] cls=v row=[q] : f32[a,b,k], f32[v,k]", "row holds"},
-    {"%12, %13, %14, %15, %16, %17 = linear_ce_fb %7, %4, %2, %10 over=[k] cls=v row=[a,b] : f32[a,b], f32[a,b], f32[a,b], i32[a,b], f32[a,b,k], f32[v,k]", "f32[a,b] is needed"},
-    {"%12, %13, %14 = linear_kl %7, %4, %4, %4 over=[k] over2=[k] cls=v : f32[a,b], f32[a,b], f32[a,b]", "has dim v"},
-    {"%12, %13, %14, %15 = linear_kl_grad %7, %4, %7, %4, %8, %8, %10 over=[k] over2=[k] cls=v row=[a,b] : f32[a,b,k], f32[v,k], f32[a,b,k], f32[v,k]", "f32[a,b] is needed"},
+    {"%12, %13, %14, %15 = linear_ce %7, %4, %9 over=[k] cls=v : f32[a,b], f32[a,b], f32[a,b], i32[a,b]",
+     "i32[a,b] is needed"},
+    {"%12, %13, %14, %15 = linear_ce %7, %0, %2 over=[k] cls=v : f32[a,b], f32[a,b], f32[a,b], i32[a,b]",
+     "f32[v,k] is needed"},
+    {"%12, %13, %14, %15 = linear_ce %7, %4, %2 over=[] cls=v : f32[a,b], f32[a,b], f32[a,b], i32[a,b]",
+     "over is empty"},
+    {"%12, %13 = linear_ce_grad %7, %4, %2, %8, %8, %8 over=[k] cls=v row=[a,b] : f32[a,b,k], f32[v,k]",
+     "5 or 7"},
+    {"%12, %13 = linear_ce_grad %7, %4, %2, %8, %8 over=[k] cls=v row=[q] : f32[a,b,k], f32[v,k]",
+     "row holds"},
+    {"%12, %13, %14, %15, %16, %17 = linear_ce_fb %7, %4, %2, %10 over=[k] cls=v row=[a,b] : f32[a,b], "
+     "f32[a,b], f32[a,b], i32[a,b], f32[a,b,k], f32[v,k]",
+     "f32[a,b] is needed"},
+    {"%12, %13, %14 = linear_kl %7, %4, %4, %4 over=[k] over2=[k] cls=v : f32[a,b], f32[a,b], f32[a,b]",
+     "has dim v"},
+    {"%12, %13, %14, %15 = linear_kl_grad %7, %4, %7, %4, %8, %8, %10 over=[k] over2=[k] cls=v row=[a,b] : "
+     "f32[a,b,k], f32[v,k], f32[a,b,k], f32[v,k]",
+     "f32[a,b] is needed"},
     {"%12 = quantile %0, %1 q=1.5 over=[b] : f32[a]", "[0, 1]"},
     {"%12 = quantile %0, %0 q=0.5 over=[b] : f32[a]", "bool is needed"},
     {"%12 = first %0 over=b : bool[a,b]", "bool is needed"},
@@ -136,7 +162,8 @@ static const struct { const char *text, *error; } wrong[] = {
     {"%12 = scalar name=\"step\" : f32[]", "f64[] is needed"},
     {"%12 = iota dim=a base=0 : f32[b]", "f32[a] is needed"},
     {"%12 = tensor values=[1,2] : f32[a]", "2 values"},
-    {"%12 = param model=\"m\" name=\"n\" hf=\"\" axes=\"\" init=\"\" opt=0 decay=true stream=1 : i32[a]", "must be real"},
+    {"%12 = param model=\"m\" name=\"n\" hf=\"\" axes=\"\" init=\"\" opt=0 decay=true stream=1 : i32[a]",
+     "must be real"},
     {"%12 = uniform stream=1 : bool[a]", "must be real"},
     {"%12 = normal : f32[a]", "stream is missing"},
     {"%12 = rope_table along=s over=o theta=1 base=0 : f32[s,o]", "odd size"},
@@ -175,7 +202,9 @@ IR_TEST(text, wrong) {
         Graph *g = graph_parse(a, "w", text, strlen(text), e);
         cr_expect_null(g, "accepted: %s", wrong[k].text);
         cr_expect(e->n == 1 && e->item[0]->code == P002, "%u errors: %s", e->n, wrong[k].text);
-        if (e->n) cr_expect(strstr(e->item[0]->text, wrong[k].error), "%s\n  says: %s", wrong[k].text, e->item[0]->text);
+        if (e->n)
+            cr_expect(strstr(e->item[0]->text, wrong[k].error), "%s\n  says: %s", wrong[k].text,
+                      e->item[0]->text);
         diags_close(e);
     }
     (void)d;

@@ -3,7 +3,10 @@
 
 #include <ctype.h>
 
-typedef struct { char kind; Type ty; } Operand;
+typedef struct {
+    char kind;
+    Type ty;
+} Operand;
 
 static DimId named_dim(Graph *g, const char **p) { /* "a4": dim a of size 4; "a": the dim met before */
     char name[16] = {0};
@@ -24,8 +27,10 @@ static uint32_t read_dims(Graph *g, const char **p, DimId *d) { /* "[a4 b6]", fr
     uint32_t n = 0;
     (*p)++;
     while (**p != ']') {
-        if (**p == ' ') (*p)++;
-        else d[n++] = named_dim(g, p);
+        if (**p == ' ')
+            (*p)++;
+        else
+            d[n++] = named_dim(g, p);
     }
     (*p)++;
     return n;
@@ -91,11 +96,20 @@ static bool fill(void *ctx, const Graph *g, const Node *n, double *out, int64_t 
     for (int64_t i = 0; i < count; i++) {
         double u = rng_unit(&r);
         switch (name[0]) {
-        case 'm': out[i] = u < 0.7; break;
-        case 't': out[i] = u < 0.2 ? -100 : floor(rng_unit(&r) * 7); break;
-        case 'p': out[i] = 0.3 + 2 * u; break;
-        case 'n': out[i] = floor(u * 4); break;
-        default: out[i] = 3 * u - 1.5;
+        case 'm':
+            out[i] = u < 0.7;
+            break;
+        case 't':
+            out[i] = u < 0.2 ? -100 : floor(rng_unit(&r) * 7);
+            break;
+        case 'p':
+            out[i] = 0.3 + 2 * u;
+            break;
+        case 'n':
+            out[i] = floor(u * 4);
+            break;
+        default:
+            out[i] = 3 * u - 1.5;
         }
         if (l->bump && !strcmp(name, l->bump) && i == l->at) out[i] += l->by;
     }
@@ -159,7 +173,9 @@ static void check_gradients(Arena *a, const Graph *g, const OpInfo *info, bool s
 }
 
 /* Operands that have no gradient by definition. */
-static bool constant_operand(Op op, uint32_t i) { return (op == OP_rope || op == OP_pow) && i == 1; }
+static bool constant_operand(Op op, uint32_t i) {
+    return (op == OP_rope || op == OP_pow) && i == 1;
+}
 
 static void one_op(Arena *a, Diags *d, uint64_t at) {
     Op op = (Op)(at & 0xff);

@@ -6,7 +6,12 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
-typedef struct { Arena *a; Diags *d; void (*fn)(Arena *a, Diags *d, uint64_t seed); uint64_t seed; } PassRun;
+typedef struct {
+    Arena *a;
+    Diags *d;
+    void (*fn)(Arena *a, Diags *d, uint64_t seed);
+    uint64_t seed;
+} PassRun;
 static inline bool pass_body(void *ctx, Guard *g) {
     PassRun *t = ctx;
     t->a = arena_open(env_posix(), g);
@@ -21,7 +26,9 @@ static inline void guarded(void (*fn)(Arena *a, Diags *d, uint64_t seed), uint64
     if (t.a) arena_close(t.a);
     diags_close(t.d);
 }
-static inline const char *first_diag(const Diags *d) { return d->n ? d->item[0]->text : "no diagnostics"; }
+static inline const char *first_diag(const Diags *d) {
+    return d->n ? d->item[0]->text : "no diagnostics";
+}
 static inline double **evaluate(Arena *a, const Graph *g, uint64_t seed, Diags *d) {
     RandomLeaves l = {.seed = seed};
     EvalInput in = {random_leaf, &l, 11, 2};
@@ -48,7 +55,10 @@ static inline void same_results(Arena *a, const Graph *x, double **vx, const Gra
         for (int64_t k = 0; k < n; k++) {
             double p = vx[r->v.i][k], q = vy[s->v.i][k];
             bool same = p == q || (isnan(p) && isnan(q)) || fabs(p - q) <= tol * (1 + fmax(fabs(p), fabs(q)));
-            if (!same) { print_graph(a, x); print_graph(a, y); }
+            if (!same) {
+                print_graph(a, x);
+                print_graph(a, y);
+            }
             cr_assert(same, "seed %llu: %s changed %s %s at %lld: %.17g became %.17g",
                       (unsigned long long)seed, what, r->kind, r->name, (long long)k, p, q);
         }

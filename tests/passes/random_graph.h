@@ -13,7 +13,9 @@
 #include <math.h>
 #include <string.h>
 
-typedef struct { uint64_t s; } Rng;
+typedef struct {
+    uint64_t s;
+} Rng;
 static inline uint64_t rng_next(Rng *r) {
     r->s += 0x9e3779b97f4a7c15u;
     uint64_t z = r->s;
@@ -21,8 +23,12 @@ static inline uint64_t rng_next(Rng *r) {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
-static inline uint32_t rng_below(Rng *r, uint32_t n) { return (uint32_t)(rng_next(r) % n); }
-static inline double rng_unit(Rng *r) { return (double)(rng_next(r) >> 11) * 0x1p-53; }
+static inline uint32_t rng_below(Rng *r, uint32_t n) {
+    return (uint32_t)(rng_next(r) % n);
+}
+static inline double rng_unit(Rng *r) {
+    return (double)(rng_next(r) >> 11) * 0x1p-53;
+}
 
 enum { RG_POOL = 160 };
 typedef struct {
@@ -36,7 +42,10 @@ typedef struct {
     bool dep[4096]; /* value depends on a parameter */
 } RandomGraph;
 /* Sizes of dims, and how many steps a graph takes: least .. least + spread - 1. */
-typedef struct { int64_t batch, seq, hidden, vocab, wide; uint32_t least, spread; } RandomShape;
+typedef struct {
+    int64_t batch, seq, hidden, vocab, wide;
+    uint32_t least, spread;
+} RandomShape;
 
 static inline ValueId rg_leaf(RandomGraph *x, Op op, DType dt, const char *name, const DimId *d, uint32_t n) {
     Graph *g = x->g;
@@ -72,13 +81,19 @@ static inline void rg_learn(RandomGraph *x) {
         for (uint32_t k = 0; k < n->nin; k++) x->dep[i] |= x->dep[g->operand[n->in0 + k].i];
     }
 }
-static inline const Type *rg_type(RandomGraph *x, ValueId v) { return value_type(x->g, v); }
-static inline ValueId rg_num(RandomGraph *x, double v) { return b_const(x->g, DT_F32, v); }
+static inline const Type *rg_type(RandomGraph *x, ValueId v) {
+    return value_type(x->g, v);
+}
+static inline ValueId rg_num(RandomGraph *x, double v) {
+    return b_const(x->g, DT_F32, v);
+}
 static inline ValueId rg_put(RandomGraph *x, ValueId v) {
     if (x->nreal < RG_POOL) x->real[x->nreal++] = v;
     return v;
 }
-static inline ValueId rg_pick(RandomGraph *x) { return x->real[rng_below(&x->r, x->nreal)]; }
+static inline ValueId rg_pick(RandomGraph *x) {
+    return x->real[rng_below(&x->r, x->nreal)];
+}
 /* A real value whose dims v holds (or hold v's); v itself if luck is bad. */
 static inline ValueId rg_partner(RandomGraph *x, ValueId v) {
     for (int i = 0; i < 12; i++) {
@@ -114,9 +129,12 @@ static inline void rg_unary(RandomGraph *x) {
     if (k < 9) {
         if (easy[k] == OP_stop_grad && x->smooth) return;
         rg_put(x, b_ew1(g, easy[k], v));
-    } else if (k == 9) rg_put(x, b_ew1(g, OP_exp, b_ew1(g, OP_tanh, v)));
-    else if (k == 10) rg_put(x, b_ew1(g, OP_log, b_ew2(g, OP_add, b_ew1(g, OP_abs, v), rg_num(x, 0.5))));
-    else if (k == 11) rg_put(x, b_ew1(g, OP_sqrt, b_ew2(g, OP_add, b_ew1(g, OP_abs, v), rg_num(x, 0.25))));
+    } else if (k == 9)
+        rg_put(x, b_ew1(g, OP_exp, b_ew1(g, OP_tanh, v)));
+    else if (k == 10)
+        rg_put(x, b_ew1(g, OP_log, b_ew2(g, OP_add, b_ew1(g, OP_abs, v), rg_num(x, 0.5))));
+    else if (k == 11)
+        rg_put(x, b_ew1(g, OP_sqrt, b_ew2(g, OP_add, b_ew1(g, OP_abs, v), rg_num(x, 0.25))));
     else if (k == 12)
         rg_put(x, b_ew2(g, OP_pow, b_ew1(g, OP_tanh, v), rg_num(x, 2 + (double)rng_below(&x->r, 2))));
     else {
@@ -132,8 +150,10 @@ static inline void rg_binary(RandomGraph *x) {
     ValueId v = rg_pick(x), w = rg_partner(x, v);
     static const Op op[] = {OP_add, OP_sub, OP_mul, OP_min, OP_max};
     uint32_t k = rng_below(&x->r, 7);
-    if (k < 5) v = b_ew2(g, op[k], v, w);
-    else if (k == 5) v = b_ew2(g, OP_div, v, b_ew2(g, OP_add, rg_num(x, 1), b_ew2(g, OP_mul, w, w)));
+    if (k < 5)
+        v = b_ew2(g, op[k], v, w);
+    else if (k == 5)
+        v = b_ew2(g, OP_div, v, b_ew2(g, OP_add, rg_num(x, 1), b_ew2(g, OP_mul, w, w)));
     else {
         Type t = *rg_type(x, v), u = *rg_type(x, w);
         ValueId big = type_holds(&t, &u) ? v : w, m = rg_mask(x, big);
@@ -182,8 +202,10 @@ static inline void rg_reduce(RandomGraph *x) {
         DimId mo[MAX_DIMS], me[MAX_DIMS];
         uint32_t k = 0, e = 0;
         for (uint32_t i = 0; i < n; i++)
-            if (type_has(&mt, over[i])) mo[k++] = over[i];
-            else me[e++] = over[i];
+            if (type_has(&mt, over[i]))
+                mo[k++] = over[i];
+            else
+                me[e++] = over[i];
         c = b_over(g, OP_sum, b_expand(g, one, me, e), over, n);
         (void)mo, (void)k;
         ValueId mean = b_ew2(g, OP_div, s, b_ew2(g, OP_max, c, rg_num(x, 1)));
@@ -445,8 +467,9 @@ static inline Graph *random_graph_of(Arena *a, uint64_t seed, bool smooth, Rando
     x->mask[x->nmask++] = x->present;
     x->mask[x->nmask++] = b_ew2(g, OP_ne, x->labels, b_const(g, DT_I32, -100));
     typedef void (*StepFn)(RandomGraph *);
-    static const StepFn step[] = {rg_unary, rg_unary, rg_binary, rg_binary, rg_compare, rg_reduce, rg_reduce,
-                                  rg_move, rg_move, rg_matmul, rg_attention, rg_vocab, rg_vocab};
+    static const StepFn step[] = {rg_unary,     rg_unary,  rg_binary, rg_binary, rg_compare,
+                                  rg_reduce,    rg_reduce, rg_move,   rg_move,   rg_matmul,
+                                  rg_attention, rg_vocab,  rg_vocab};
     uint32_t n = shape.least + rng_below(&x->r, shape.spread);
     for (uint32_t i = 0; i < n && g->nvalue < 3000; i++) step[rng_below(&x->r, WM_LEN(step))](x);
     rg_results(x);
@@ -470,11 +493,16 @@ static inline bool random_leaf(void *ctx, const Graph *g, const Node *n, double 
     Rng r = {hash_bytes(name, strlen(name)) ^ (l->seed * 0x2545f4914f6cdd1du)};
     for (int64_t i = 0; i < count; i++) {
         double u = rng_unit(&r);
-        if (n->op == OP_scalar) out[i] = !strcmp(name, "steps") ? 100 : !strcmp(name, "step") ? 2 : 0;
-        else if (n->op == OP_state) out[i] = 0.1 + u;
-        else if (dt == DT_BOOL) out[i] = u < 0.85;
-        else if (dt == DT_I32) out[i] = u < 0.15 && strcmp(name, "tokens") ? -100 : floor(rng_unit(&r) * 5);
-        else out[i] = 2 * u - 1;
+        if (n->op == OP_scalar)
+            out[i] = !strcmp(name, "steps") ? 100 : !strcmp(name, "step") ? 2 : 0;
+        else if (n->op == OP_state)
+            out[i] = 0.1 + u;
+        else if (dt == DT_BOOL)
+            out[i] = u < 0.85;
+        else if (dt == DT_I32)
+            out[i] = u < 0.15 && strcmp(name, "tokens") ? -100 : floor(rng_unit(&r) * 5);
+        else
+            out[i] = 2 * u - 1;
         if (n->op == OP_param && l->bump && !strcmp(name, l->bump) && i == l->at) out[i] += l->by;
     }
     return true;

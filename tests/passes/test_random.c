@@ -2,7 +2,12 @@
  * passes), the text round-trips, and gradients are those of central differences. */
 #include "tests/passes/pass_test.h"
 
-typedef struct { Arena *a; Diags *d; uint64_t seed; double **last; } Watch;
+typedef struct {
+    Arena *a;
+    Diags *d;
+    uint64_t seed;
+    double **last;
+} Watch;
 
 static void after_pass(void *ctx, int index, const char *pass, const Graph *before, const Graph *after) {
     Watch *w = ctx;
@@ -46,11 +51,21 @@ static void range(uint64_t from, uint64_t to, void (*fn)(Arena *, Diags *, uint6
     for (uint64_t s = from; s < to; s++) guarded(fn, s);
 }
 
-Test(random, passes_0) { range(0, 500, all_passes); }
-Test(random, passes_1) { range(500, 1000, all_passes); }
-Test(random, passes_2) { range(1000, 1500, all_passes); }
-Test(random, passes_3) { range(1500, 2000, all_passes); }
-Test(random, passes_4) { range(2000, 2500, all_passes); }
+Test(random, passes_0) {
+    range(0, 500, all_passes);
+}
+Test(random, passes_1) {
+    range(500, 1000, all_passes);
+}
+Test(random, passes_2) {
+    range(1000, 1500, all_passes);
+}
+Test(random, passes_3) {
+    range(1500, 2000, all_passes);
+}
+Test(random, passes_4) {
+    range(2000, 2500, all_passes);
+}
 
 /* ---- gradients */
 static double total_of(Arena *a, const Graph *g, uint64_t seed, const char *bump, int64_t at, double by,
@@ -89,8 +104,12 @@ static void gradients(Arena *a, Diags *d, uint64_t seed) {
         }
     }
 }
-Test(random, gradients_0) { range(0, 150, gradients); }
-Test(random, gradients_1) { range(150, 300, gradients); }
+Test(random, gradients_0) {
+    range(0, 150, gradients);
+}
+Test(random, gradients_1) {
+    range(150, 300, gradients);
+}
 
 /* Form A and linear_ce, classes on and off: one gradient. */
 static void same_gradient(Arena *a, Diags *d, uint64_t seed) {
@@ -108,4 +127,6 @@ static void same_gradient(Arena *a, Diags *d, uint64_t seed) {
     for (int i = 1; i < 4; i++)
         same_results(a, t[0], v, t[i], evaluate(a, t[i], seed, d), 1e-10, "another form", seed);
 }
-Test(random, forms) { range(3000, 3300, same_gradient); }
+Test(random, forms) {
+    range(3000, 3300, same_gradient);
+}

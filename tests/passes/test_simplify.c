@@ -1,7 +1,11 @@
 /* What simplify removes, and what it must leave: signs of zero, reachable stop_grad, trained parameters. */
 #include "tests/passes/pass_test.h"
 
-typedef struct { Graph *g; ValueId x, y, m; DimId micro, batch, seq, head; } Small;
+typedef struct {
+    Graph *g;
+    ValueId x, y, m;
+    DimId micro, batch, seq, head;
+} Small;
 
 static Small small(Arena *a) {
     Small s = {.g = graph_new(a, "small", ST_MATH)};
@@ -18,7 +22,9 @@ static Small small(Arena *a) {
     s.m = build_leaf(s.g, OP_input, type_make(DT_BOOL, d, 3), &m, 1);
     return s;
 }
-static ValueId num(Small *s, double v) { return b_const(s->g, DT_F64, v); }
+static ValueId num(Small *s, double v) {
+    return b_const(s->g, DT_F64, v);
+}
 static ValueId select_of(Graph *g, ValueId v, DimId dim, int64_t i) {
     Attr at[2] = {at_dim(dim), at_int(i)};
     return build(g, OP_select, &v, 1, at, 2);
@@ -30,21 +36,50 @@ static Graph *simplified(Arena *a, Small *s, ValueId v, Diags *d) {
     cr_assert(t != NULL, "%s", first_diag(d));
     return t;
 }
-static Op result_op(const Graph *g) { return value_node(g, g->result[0].v)->op; }
+static Op result_op(const Graph *g) {
+    return value_node(g, g->result[0].v)->op;
+}
 
-typedef struct { const char *what; ValueId (*make)(Small *s); Op op; uint32_t nodes; } Row;
+typedef struct {
+    const char *what;
+    ValueId (*make)(Small *s);
+    Op op;
+    uint32_t nodes;
+} Row;
 
-static ValueId times_one(Small *s) { return b_ew2(s->g, OP_mul, num(s, 1), s->x); }
-static ValueId plus_zero(Small *s) { return b_ew2(s->g, OP_add, s->x, num(s, 0)); }
-static ValueId plus_minus_zero(Small *s) { return b_ew2(s->g, OP_add, s->x, num(s, -0.0)); }
-static ValueId minus_zero(Small *s) { return b_ew2(s->g, OP_sub, s->x, num(s, 0)); }
-static ValueId by_one(Small *s) { return b_ew2(s->g, OP_div, s->x, num(s, 1)); }
-static ValueId square(Small *s) { return b_ew2(s->g, OP_pow, s->x, num(s, 2)); }
-static ValueId negated(Small *s) { return b_ew1(s->g, OP_neg, b_ew1(s->g, OP_neg, s->x)); }
-static ValueId where_true(Small *s) { return b_ew3(s->g, OP_where, b_const(s->g, DT_BOOL, 1), s->x, s->y); }
-static ValueId or_true(Small *s) { return b_ew2(s->g, OP_or, s->m, b_const(s->g, DT_BOOL, 1)); }
-static ValueId and_true(Small *s) { return b_ew2(s->g, OP_and, s->m, b_const(s->g, DT_BOOL, 1)); }
-static ValueId folded(Small *s) { return b_ew1(s->g, OP_exp, b_ew2(s->g, OP_mul, num(s, 2), num(s, 3))); }
+static ValueId times_one(Small *s) {
+    return b_ew2(s->g, OP_mul, num(s, 1), s->x);
+}
+static ValueId plus_zero(Small *s) {
+    return b_ew2(s->g, OP_add, s->x, num(s, 0));
+}
+static ValueId plus_minus_zero(Small *s) {
+    return b_ew2(s->g, OP_add, s->x, num(s, -0.0));
+}
+static ValueId minus_zero(Small *s) {
+    return b_ew2(s->g, OP_sub, s->x, num(s, 0));
+}
+static ValueId by_one(Small *s) {
+    return b_ew2(s->g, OP_div, s->x, num(s, 1));
+}
+static ValueId square(Small *s) {
+    return b_ew2(s->g, OP_pow, s->x, num(s, 2));
+}
+static ValueId negated(Small *s) {
+    return b_ew1(s->g, OP_neg, b_ew1(s->g, OP_neg, s->x));
+}
+static ValueId where_true(Small *s) {
+    return b_ew3(s->g, OP_where, b_const(s->g, DT_BOOL, 1), s->x, s->y);
+}
+static ValueId or_true(Small *s) {
+    return b_ew2(s->g, OP_or, s->m, b_const(s->g, DT_BOOL, 1));
+}
+static ValueId and_true(Small *s) {
+    return b_ew2(s->g, OP_and, s->m, b_const(s->g, DT_BOOL, 1));
+}
+static ValueId folded(Small *s) {
+    return b_ew1(s->g, OP_exp, b_ew2(s->g, OP_mul, num(s, 2), num(s, 3)));
+}
 static ValueId twice(Small *s) {
     return b_ew2(s->g, OP_mul, b_ew2(s->g, OP_add, s->x, s->y), b_ew2(s->g, OP_add, s->y, s->x));
 }
@@ -70,7 +105,9 @@ static ValueId broadcast(Small *s) {
     ValueId k = b_over(s->g, OP_sum, s->x, (DimId[]){s->micro, s->batch, s->seq}, 3);
     return b_ew2(s->g, OP_mul, s->y, b_expand(s->g, k, (DimId[]){s->micro, s->batch, s->seq}, 3));
 }
-static ValueId stopped(Small *s) { return b_ew1(s->g, OP_stop_grad, b_ew1(s->g, OP_stop_grad, s->x)); }
+static ValueId stopped(Small *s) {
+    return b_ew1(s->g, OP_stop_grad, b_ew1(s->g, OP_stop_grad, s->x));
+}
 
 static const Row rows[] = {
     {"x * 1", times_one, OP_input, 1},
@@ -110,7 +147,9 @@ static void shifted_by(Arena *a, Diags *d, uint64_t k) {
     cr_assert_eq(attr_int(t, value_node(t, t->result[0].v), "by"), 3); /* 1 + 2 * 1 */
     cr_assert_eq(node_attr(t, value_node(t, t->result[0].v), "add")->kind, AT_NONE);
 }
-Test(simplify, a_selected_shift_has_a_constant) { guarded(shifted_by, 0); }
+Test(simplify, a_selected_shift_has_a_constant) {
+    guarded(shifted_by, 0);
+}
 
 static void trained(Arena *a, Diags *d, uint64_t k) {
     (void)k;
@@ -129,4 +168,6 @@ static void trained(Arena *a, Diags *d, uint64_t k) {
     for (uint32_t i = 0; i < t->nnode; i++) params += t->node[i].op == OP_param;
     cr_assert_eq(params, 1, "the trained parameter stays, the frozen one goes");
 }
-Test(simplify, trained_parameters_stay) { guarded(trained, 0); }
+Test(simplify, trained_parameters_stay) {
+    guarded(trained, 0);
+}

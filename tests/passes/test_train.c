@@ -4,7 +4,10 @@
 
 typedef enum { UNIFORM, BY_LABEL, BY_LOSS, BY_LOSS_BUT_FIRST, BY_MEAN_LOSS } Weighting;
 
-typedef struct { Graph *g; DimId micro, batch, seq, head, hidden, vocab; } Tiny;
+typedef struct {
+    Graph *g;
+    DimId micro, batch, seq, head, hidden, vocab;
+} Tiny;
 
 static ValueId param(Tiny *t, const char *name, const DimId *d, uint32_t n, int row) {
     Graph *g = t->g;
@@ -88,7 +91,8 @@ static Graph *two_heads(Arena *a, Weighting weighting) {
         weight = b_ew2(
             g, OP_mul, weight,
             b_ew2(g, OP_div, b_ew1(g, OP_stop_grad, nll), b_ew2(g, OP_add, mean, b_const(g, DT_F32, 1))));
-    } else if (weighting >= BY_LOSS) weight = b_cast(g, b_ew2(g, OP_and, valid, keep), DT_F32);
+    } else if (weighting >= BY_LOSS)
+        weight = b_cast(g, b_ew2(g, OP_and, valid, keep), DT_F32);
     if (weighting == BY_LABEL) weight = b_ew2(g, OP_mul, weight, b_const(g, DT_F32, 0.5));
     ValueId s =
         b_over(g, OP_sum, b_ew3(g, OP_where, valid, b_ew2(g, OP_mul, nll, weight), b_const(g, DT_F32, 0)),
@@ -218,7 +222,9 @@ static void step_weights(Arena *a, Diags *d, uint64_t which) {
     cr_assert_eq(count(t, OP_linear_ce_fb), 0);
     cr_assert(noted(t, "form C"));
 }
-Test(train, weights_from_the_whole_step_give_two_runs) { guarded(step_weights, BY_MEAN_LOSS); }
+Test(train, weights_from_the_whole_step_give_two_runs) {
+    guarded(step_weights, BY_MEAN_LOSS);
+}
 
 /* ---- optimizers, number by number */
 static Graph *two_vectors(Arena *a, Opt o, double clip) {
@@ -227,7 +233,8 @@ static Graph *two_vectors(Arena *a, Opt o, double clip) {
     ValueId w = param(&t, "w", &t.hidden, 1, 0), f = param(&t, "frozen", &t.hidden, 1, -1);
     ValueId u = param(&t, "u", &t.hidden, 1, 0); /* no weight decay */
     for (int k = 0; k < op_info[OP_param].nattr; k++)
-        if (!strcmp(op_info[OP_param].attr[k].name, "decay")) g->node[g->value[u.i].def.i].attr[k] = at_bool(false);
+        if (!strcmp(op_info[OP_param].attr[k].name, "decay"))
+            g->node[g->value[u.i].def.i].attr[k] = at_bool(false);
     ValueId x = input(&t, "x", DT_F32, (DimId[]){t.micro, t.batch, t.hidden}, 3);
     ValueId y = b_ew2(g, OP_mul, b_ew2(g, OP_mul, x, w), f);
     y = b_ew2(g, OP_add, y, b_ew2(g, OP_mul, b_ew2(g, OP_mul, x, x), u));
@@ -251,10 +258,12 @@ static const double *leaf_value(const Graph *g, double **v, Op op, const char *n
 }
 
 /* AdamW, SGD with momentum, SGD; decay 0: the parameter is exempt from weight decay. */
-static void vector_step(Arena *a, const Graph *t, double **v, const char *name, uint64_t which, double factor, double decay) {
+static void vector_step(Arena *a, const Graph *t, double **v, const char *name, uint64_t which, double factor,
+                        double decay) {
     const char *full = arena_fmt(a, "policy/%s", name), *m_name = arena_fmt(a, "exp_avg.%s", full),
                *s_name = arena_fmt(a, "exp_avg_sq.%s", full);
-    const double *dw = result_of(t, v, "grad", full), *w = leaf_value(t, v, OP_param, name), *next = result_of(t, v, "next", full);
+    const double *dw = result_of(t, v, "grad", full), *w = leaf_value(t, v, OP_param, name),
+                 *next = result_of(t, v, "next", full);
     double lr = 0.125, step = 3;
     for (int i = 0; i < 4; i++) {
         double x = dw[i] * factor, want;
@@ -320,4 +329,6 @@ static void no_gradient(Arena *a, Diags *d, uint64_t which) {
     cr_assert_eq(d->item[0]->code, P003);
     cr_assert(strstr(d->item[0]->text, "cos"), "%s", d->item[0]->text);
 }
-Test(train, an_op_without_gradient_is_an_error) { guarded(no_gradient, 0); }
+Test(train, an_op_without_gradient_is_an_error) {
+    guarded(no_gradient, 0);
+}

@@ -1,5 +1,6 @@
-/* From ST_MATH to numbers: passes, plan, kernels, executor against the reference evaluator in f64 at 1e-10, over several
- * steps, for one to four micro-batches; and the same bits without fusion, schedule or memory plan. */
+/* From ST_MATH to numbers: passes, plan, kernels, executor against the reference evaluator in f64 at 1e-10,
+ * over several steps, for one to four micro-batches; and the same bits without fusion, schedule or memory
+ * plan. */
 #include "e2e_graphs.h"
 
 #include "codegen/codegen.h"
@@ -11,8 +12,16 @@
 #include <stdlib.h>
 
 enum { STEPS = 3, MAX_LEAVES = 32 };
-typedef struct { const char *key; double *v; int64_t n; } Leaf;
-typedef struct { Leaf leaf[MAX_LEAVES]; uint32_t n; int64_t step; } Reference;
+typedef struct {
+    const char *key;
+    double *v;
+    int64_t n;
+} Leaf;
+typedef struct {
+    Leaf leaf[MAX_LEAVES];
+    uint32_t n;
+    int64_t step;
+} Reference;
 typedef struct {
     Arena *a;
     Diags *d;
@@ -36,7 +45,8 @@ static double first_value(const char *key, int64_t i) {
     return (double)(float)(e2e_unit(key, -1, i) - 0.5);
 }
 static const char *leaf_key(Arena *a, const Graph *g, const Node *n) {
-    return n->op == OP_param ? arena_fmt(a, "%s/%s", attr_str(g, n, "model"), attr_str(g, n, "name")) : attr_str(g, n, "name");
+    return n->op == OP_param ? arena_fmt(a, "%s/%s", attr_str(g, n, "model"), attr_str(g, n, "name"))
+                             : attr_str(g, n, "name");
 }
 static double *leaf_of(Reference *r, const char *key) {
     for (uint32_t i = 0; i < r->n; i++)
@@ -47,7 +57,8 @@ static bool give_leaf(void *ctx, const Graph *g, const Node *n, double *out, int
     Reference *r = ctx;
     const char *name = attr_str(g, n, "name");
     if (n->op == OP_scalar) {
-        for (int64_t i = 0; i < count; i++) out[i] = strcmp(name, "steps") == 0 ? STEPS : strcmp(name, "seed") == 0 ? 7 : (double)r->step;
+        for (int64_t i = 0; i < count; i++)
+            out[i] = strcmp(name, "steps") == 0 ? STEPS : strcmp(name, "seed") == 0 ? 7 : (double)r->step;
         return true;
     }
     double *v = n->op == OP_input ? NULL : leaf_of(r, leaf_key(g->arena, g, n));
@@ -78,7 +89,8 @@ static void first_states(World *w, Exec *e, const Plan *p) {
     for (uint32_t k = 0; k < p->nstate; k++) {
         double *v = exec_state_ptr(e, k);
         cr_assert_eq(p->state[k].dtype, PD_F64);
-        for (int64_t i = 0; i < state_count(&p->state[k]); i++) v[i] = first_value(state_name(w->a, &p->state[k]), i);
+        for (int64_t i = 0; i < state_count(&p->state[k]); i++)
+            v[i] = first_value(state_name(w->a, &p->state[k]), i);
     }
 }
 static void give_inputs(Exec *e, const Plan *p, int64_t step) {
@@ -93,15 +105,18 @@ static void give_inputs(Exec *e, const Plan *p, int64_t step) {
             for (int64_t i = 0; i < count; i++) {
                 double v = e2e_data(in->name, step, m * count + i);
                 int32_t token = (int32_t)v;
-                if (in->dtype == PD_BOOL) bytes[i] = v != 0;
-                else memcpy(bytes + 4 * i, &token, 4);
+                if (in->dtype == PD_BOOL)
+                    bytes[i] = v != 0;
+                else
+                    memcpy(bytes + 4 * i, &token, 4);
             }
         }
     }
 }
 
 static void near(double got, double want, const char *what, const char *name, int64_t i) {
-    cr_assert(fabs(got - want) <= 1e-10 * (1 + fabs(want)), "%s %s [%d]: %.17g, not %.17g", what, name, (int)i, got, want);
+    cr_assert(fabs(got - want) <= 1e-10 * (1 + fabs(want)), "%s %s [%d]: %.17g, not %.17g", what, name,
+              (int)i, got, want);
 }
 
 static void compare(World *w, Exec *e, const Plan *p, const Graph *g, double **v, Reference *r) {
@@ -140,8 +155,8 @@ static void spoiled(World *w, Exec *e, const Plan *p) {
     cr_assert_eq(diags_exit(d), EXIT_NONFINITE);
     diags_close(d);
     for (uint32_t k = 0; k < p->nstate; k++)
-        cr_assert(memcmp(before[k], exec_state_ptr(e, k), (size_t)state_count(&p->state[k]) * 8) == 0, "%s %s was changed",
-                  p->state[k].role, p->state[k].name);
+        cr_assert(memcmp(before[k], exec_state_ptr(e, k), (size_t)state_count(&p->state[k]) * 8) == 0,
+                  "%s %s was changed", p->state[k].role, p->state[k].name);
 }
 
 /* Trains STEPS steps; with `against` each is compared. Returns a hash over all states and the last loss. */
@@ -157,7 +172,8 @@ static uint64_t train(World *w, const Recipe *recipe, PassOptions o, bool agains
     cr_assert(codegen_emit(w->a, &in, &p, &source, w->d), "%s", w->d->n ? w->d->item[0]->text : "");
     cr_assert(plan_check(&p, "e2e", w->d), "%s", w->d->n ? w->d->item[0]->text : "");
     KernelFn *fn = NEWN(w->a, KernelFn, p.nkernel);
-    cr_assert(cache_get(w->cache, source, p.nkernel, fn, NULL, w->d), "%s", w->d->n ? w->d->item[0]->text : "");
+    cr_assert(cache_get(w->cache, source, p.nkernel, fn, NULL, w->d), "%s",
+              w->d->n ? w->d->item[0]->text : "");
     Exec *e = exec_open(env_posix(), &p, fn, w->dev, 7, w->d);
     cr_assert(e, "%s", w->d->n ? w->d->item[0]->text : "");
     first_states(w, e, &p);
@@ -176,12 +192,16 @@ static uint64_t train(World *w, const Recipe *recipe, PassOptions o, bool agains
     uint64_t h[2] = {hash_bytes(&loss, sizeof loss), 0};
     for (uint32_t k = 0; k < p.nstate; k++)
         h[1] = h[1] * 31 + hash_bytes(exec_state_ptr(e, k), (size_t)state_count(&p.state[k]) * 8);
-    if (!recipe->threshold) spoiled(w, e, &p); /* nothing lies above a threshold that is no number: a loss of 0 */
+    if (!recipe->threshold)
+        spoiled(w, e, &p); /* nothing lies above a threshold that is no number: a loss of 0 */
     exec_close(e);
     return hash_bytes(h, sizeof h);
 }
 
-typedef struct { World w; const Recipe *recipe; } Job;
+typedef struct {
+    World w;
+    const Recipe *recipe;
+} Job;
 static bool one(void *ctx, Guard *guard) {
     Job *j = ctx;
     PassOptions o = {.real = DT_F64};
@@ -193,7 +213,9 @@ static bool one(void *ctx, Guard *guard) {
         PassOptions off[3] = {o, o, o};
         off[0].off_fuse = off[1].off_schedule = off[2].off_memplan = true;
         static const char *const name[3] = {"fusion", "schedule", "memory plan"};
-        for (int k = 0; k < 3; k++) cr_assert_eq(train(&j->w, &r, off[k], false), all, "G %d: other bits without %s", (int)micro, name[k]);
+        for (int k = 0; k < 3; k++)
+            cr_assert_eq(train(&j->w, &r, off[k], false), all, "G %d: other bits without %s", (int)micro,
+                         name[k]);
     }
     cache_close(j->w.cache);
     j->w.dev->close(j->w.dev);
@@ -206,11 +228,27 @@ static void end_to_end(Recipe recipe) {
     diags_close(j.w.d);
 }
 
-Test(e2e, sgd) { end_to_end((Recipe){.sgd = true}); }
-Test(e2e, adamw_with_clipping) { end_to_end((Recipe){.clip = true}); }
-Test(e2e, a_frozen_weight) { end_to_end((Recipe){.frozen = true, .sgd = true}); }
-Test(e2e, a_state_of_the_graph) { end_to_end((Recipe){.state = true}); }
-Test(e2e, values_and_metrics) { end_to_end((Recipe){.metric = true, .sgd = true}); }
-Test(e2e, a_threshold_over_the_step) { end_to_end((Recipe){.threshold = true, .metric = true}); }
-Test(e2e, random_weights) { end_to_end((Recipe){.random = true, .sgd = true}); }
-Test(e2e, all_at_once) { end_to_end((Recipe){.threshold = true, .random = true, .state = true, .metric = true, .clip = true}); }
+Test(e2e, sgd) {
+    end_to_end((Recipe){.sgd = true});
+}
+Test(e2e, adamw_with_clipping) {
+    end_to_end((Recipe){.clip = true});
+}
+Test(e2e, a_frozen_weight) {
+    end_to_end((Recipe){.frozen = true, .sgd = true});
+}
+Test(e2e, a_state_of_the_graph) {
+    end_to_end((Recipe){.state = true});
+}
+Test(e2e, values_and_metrics) {
+    end_to_end((Recipe){.metric = true, .sgd = true});
+}
+Test(e2e, a_threshold_over_the_step) {
+    end_to_end((Recipe){.threshold = true, .metric = true});
+}
+Test(e2e, random_weights) {
+    end_to_end((Recipe){.random = true, .sgd = true});
+}
+Test(e2e, all_at_once) {
+    end_to_end((Recipe){.threshold = true, .random = true, .state = true, .metric = true, .clip = true});
+}

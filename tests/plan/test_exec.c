@@ -1,12 +1,16 @@
-/* The executor on a plan made by hand: the canonical sum against the recursive tree, threads, checks, states. */
+/* The executor on a plan made by hand: the canonical sum against the recursive tree, threads, checks, states.
+ */
 #include "plan_test.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 
-static float value(int64_t m, int i) { return 0.1f + 3.7f * (float)(m % 5) - 1.3f * (float)i + 1e6f * (float)(m & 1); }
+static float value(int64_t m, int i) {
+    return 0.1f + 3.7f * (float)(m % 5) - 1.3f * (float)i + 1e6f * (float)(m & 1);
+}
 
-static float tree(int64_t from, int64_t n, int i) { /* D8: the left part is the largest power of two below n */
+static float tree(int64_t from, int64_t n,
+                  int i) { /* D8: the left part is the largest power of two below n */
     if (n == 1) return hand_leaf(value(from, i), from);
     int64_t left = tree_split((uint32_t)n);
     return tree(from, left, i) + tree(from + left, n - left, i);
@@ -40,7 +44,8 @@ static void sums(int threads) {
             const float *w = exec_state_ptr(e, 0);
             for (int i = 0; i < HAND_N; i++) {
                 float want = tree(0, micro, i);
-                cr_assert(memcmp((const float *)out + i, &want, 4) == 0, "G %d: %a, not %a", (int)micro, ((const float *)out)[i], want);
+                cr_assert(memcmp((const float *)out + i, &want, 4) == 0, "G %d: %a, not %a", (int)micro,
+                          ((const float *)out)[i], want);
                 cr_assert(memcmp(w + i, &want, 4) == 0);
             }
         }
@@ -51,8 +56,12 @@ static void sums(int threads) {
     }
 }
 
-Test(exec, canonical_sum) { sums(1); }
-Test(exec, canonical_sum_on_three_threads) { sums(3); }
+Test(exec, canonical_sum) {
+    sums(1);
+}
+Test(exec, canonical_sum_on_three_threads) {
+    sums(3);
+}
 
 Test(exec, a_check_that_fails_leaves_the_state) {
     KernelFnRt fn = hand_kernel;
@@ -77,7 +86,10 @@ Test(exec, a_check_that_fails_leaves_the_state) {
     diags_close(d);
 }
 
-typedef struct { int parts[8]; int64_t sum; } Count;
+typedef struct {
+    int parts[8];
+    int64_t sum;
+} Count;
 static void count_parts(void *const *p, int part, int nparts) {
     Count *c = p[0];
     c->parts[part]++;

@@ -1,7 +1,8 @@
-/* Random training steps as kernels: passes, plan, compiler and executor against the evaluator in f64 at 1e-10. The
- * evaluator runs the graph without simplification, fused losses or classes: what the kernels owe to no rewriting.
- * Losses, metrics, values, gradients and next states are compared for 1 to 5 micro-batches; then again on the same
- * executor, and on another number of threads: the same bits. Some graphs also without fusion, schedule or memory plan. */
+/* Random training steps as kernels: passes, plan, compiler and executor against the evaluator in f64 at
+ * 1e-10. The evaluator runs the graph without simplification, fused losses or classes: what the kernels owe
+ * to no rewriting. Losses, metrics, values, gradients and next states are compared for 1 to 5 micro-batches;
+ * then again on the same executor, and on another number of threads: the same bits. Some graphs also without
+ * fusion, schedule or memory plan. */
 #include "tests/passes/pass_test.h"
 
 #include "codegen/codegen.h"
@@ -11,10 +12,17 @@
 #include <unistd.h>
 
 enum { PER_CALL = 20, SEED = 11, STEP = 2, STEPS = 100, THREADS = 3 };
-typedef struct { uint64_t seed; int off; Graph *ref, *math; Plan plan; KernelSource *source; KernelFn *fn; } Case;
+typedef struct {
+    uint64_t seed;
+    int off;
+    Graph *ref, *math;
+    Plan plan;
+    KernelSource *source;
+    KernelFn *fn;
+} Case;
 typedef struct {
     uint64_t from, to;
-    bool offs;      /* each graph four times: all passes, and without one */
+    bool offs; /* each graph four times: all passes, and without one */
     Diags *d;
     Arena *a;
     Toolchain tool;
@@ -24,7 +32,8 @@ typedef struct {
 } World;
 
 static Graph *graph_of(Arena *a, uint64_t seed) {
-    static const RandomShape shape[] = {{2, 4, 4, 5, 3, 6, 10}, {3, 5, 6, 19, 9, 4, 8}, {2, 7, 16, 33, 17, 4, 6}};
+    static const RandomShape shape[] = {
+        {2, 4, 4, 5, 3, 6, 10}, {3, 5, 6, 19, 9, 4, 8}, {2, 7, 16, 33, 17, 4, 6}};
     return random_graph_of(a, seed, false, shape[seed % WM_LEN(shape)]);
 }
 /* Data reach the device as f32: numbers that f32 holds. */
@@ -42,14 +51,24 @@ static double **numbers(World *w, const Graph *g, uint64_t seed) {
 }
 
 static void make_case(World *w, Case *c, uint64_t seed, int off) {
-    PassOptions all = {.real = DT_F64, .keep_grads = true, .off_fuse = off == 1, .off_schedule = off == 2, .off_memplan = off == 3};
-    PassOptions plain = {.real = DT_F64, .keep_grads = true, .stop_after = "optim", .off_simplify = true, .off_linear_ce = true, .off_classes = true};
+    PassOptions all = {.real = DT_F64,
+                       .keep_grads = true,
+                       .off_fuse = off == 1,
+                       .off_schedule = off == 2,
+                       .off_memplan = off == 3};
+    PassOptions plain = {.real = DT_F64,
+                         .keep_grads = true,
+                         .stop_after = "optim",
+                         .off_simplify = true,
+                         .off_linear_ce = true,
+                         .off_classes = true};
     all.off_linear_ce = seed % 7 == 6;
     *c = (Case){.seed = seed, .off = off, .math = graph_of(w->a, seed)};
     Graph *planned = passes_run(w->a, c->math, &all, w->d);
     c->ref = planned ? passes_run(w->a, c->math, &plain, w->d) : NULL;
     EmitInput in = {.train = planned, .level = cpu_level(), .seq = 4};
-    cr_assert(c->ref && codegen_emit(w->a, &in, &c->plan, &c->source, w->d) && plan_check(&c->plan, "random", w->d),
+    cr_assert(c->ref && codegen_emit(w->a, &in, &c->plan, &c->source, w->d) &&
+                  plan_check(&c->plan, "random", w->d),
               "seed %llu: %s", (unsigned long long)seed, first_diag(w->d));
 }
 
@@ -77,10 +96,14 @@ static int find_state(World *w, const Plan *p, const char *name) {
 }
 static void put(PlanDType dt, void *to, int64_t i, double v) {
     cr_assert(dt != PD_BF16);
-    if (dt == PD_F64) ((double *)to)[i] = v;
-    else if (dt == PD_F32) ((float *)to)[i] = (float)v;
-    else if (dt == PD_I32) ((int32_t *)to)[i] = (int32_t)v;
-    else ((unsigned char *)to)[i] = v != 0;
+    if (dt == PD_F64)
+        ((double *)to)[i] = v;
+    else if (dt == PD_F32)
+        ((float *)to)[i] = (float)v;
+    else if (dt == PD_I32)
+        ((int32_t *)to)[i] = (int32_t)v;
+    else
+        ((unsigned char *)to)[i] = v != 0;
 }
 static double get(PlanDType dt, const void *from, int64_t i) {
     cr_assert(dt != PD_BF16);
@@ -103,17 +126,21 @@ static void fill(World *w, const Case *c, Exec *e, double **v) {
             count /= p->micro;
             for (uint32_t k = 0; k < p->ninput; k++)
                 for (int64_t m = 0; m < p->micro && strcmp(p->input[k].name, name) == 0; m++)
-                    for (int64_t j = 0; j < count; j++) put(p->input[k].dtype, exec_input(e, 0, name, m), j, x[m * count + j]);
+                    for (int64_t j = 0; j < count; j++)
+                        put(p->input[k].dtype, exec_input(e, 0, name, m), j, x[m * count + j]);
             continue;
         }
-        int row = find_state(w, &c->plan, n->op == OP_param ? arena_fmt(w->a, "%s/%s", attr_str(g, n, "model"), name) : name);
-        for (int64_t j = 0; row >= 0 && j < count; j++) put(c->plan.state[row].dtype, exec_state_ptr(e, (uint32_t)row), j, x[j]);
+        int row = find_state(
+            w, &c->plan, n->op == OP_param ? arena_fmt(w->a, "%s/%s", attr_str(g, n, "model"), name) : name);
+        for (int64_t j = 0; row >= 0 && j < count; j++)
+            put(c->plan.state[row].dtype, exec_state_ptr(e, (uint32_t)row), j, x[j]);
     }
 }
 
 static void near(const Case *c, const Result *r, int64_t at, double got, double want) {
     bool same = got == want || (isnan(got) && isnan(want)) || fabs(got - want) <= 1e-10 * (1 + fabs(want));
-    cr_assert(same, "seed %llu: %s %s [%lld] is %.17g, not %.17g", (unsigned long long)c->seed, r->kind, r->name, (long long)at, got, want);
+    cr_assert(same, "seed %llu: %s %s [%lld] is %.17g, not %.17g", (unsigned long long)c->seed, r->kind,
+              r->name, (long long)at, got, want);
 }
 /* Element i of an output in row-major order, micro-batches first. */
 static double output(const PlanOutput *o, const void *data, int64_t i, int64_t each) {
@@ -166,7 +193,8 @@ static uint64_t bits(const Case *c, Exec *e) {
     }
     for (uint32_t k = 0; k < p->program[0].noutput; k++) {
         const void *data = NULL;
-        const PlanOutput *o = exec_output(e, 0, p->program[0].output[k].kind, p->program[0].output[k].name, &data);
+        const PlanOutput *o =
+            exec_output(e, 0, p->program[0].output[k].kind, p->program[0].output[k].name, &data);
         int64_t n = 1;
         for (uint32_t i = 0; i < o->ndim; i++) n *= o->size[i];
         for (int64_t i = 0; i < n * (o->per_micro ? p->program[0].micro : 1); i++) {
@@ -186,10 +214,12 @@ static uint64_t run_case(World *w, const Case *c) {
         if (k != 1) e = exec_open(env_posix(), &c->plan, c->fn, w->dev[k / 2], SEED, w->d);
         cr_assert_not_null(e, "%s", first_diag(w->d));
         fill(w, c, e, v);
-        cr_assert(exec_step(e, 0, STEP, STEPS, w->d), "seed %llu: %s", (unsigned long long)c->seed, first_diag(w->d));
+        cr_assert(exec_step(e, 0, STEP, STEPS, w->d), "seed %llu: %s", (unsigned long long)c->seed,
+                  first_diag(w->d));
         if (k == 0) cr_assert_geq(compare(w, c, e, v), 6);
         if (k == 0) hash = bits(c, e);
-        cr_assert_eq(bits(c, e), hash, "seed %llu: other bits %s", (unsigned long long)c->seed, k == 1 ? "the second time" : "on one thread");
+        cr_assert_eq(bits(c, e), hash, "seed %llu: other bits %s", (unsigned long long)c->seed,
+                     k == 1 ? "the second time" : "on one thread");
         if (k != 0) exec_close(e);
     }
     return hash;
@@ -214,7 +244,8 @@ static bool batch(void *ctx, Guard *guard) {
         static const char *const without[] = {"", "fusion", "schedule", "memory plan"};
         uint64_t h = run_case(w, &c[i]);
         if (!c[i].off) all = h;
-        cr_assert_eq(h, all, "seed %llu: other bits without %s", (unsigned long long)c[i].seed, without[c[i].off]);
+        cr_assert_eq(h, all, "seed %llu: other bits without %s", (unsigned long long)c[i].seed,
+                     without[c[i].off]);
     }
     cache_close(w->cache);
     for (int k = 0; k < 2; k++) w->dev[k]->close(w->dev[k]);
@@ -225,7 +256,9 @@ static void random_kernels(uint64_t from, uint64_t to, bool offs) {
     World w = {.from = from, .to = to, .offs = offs, .d = diags_open(env_posix())};
     strcpy(w.dir, "/tmp/wmtpc-random-XXXXXX");
     cr_assert_not_null(mkdtemp(w.dir));
-    while (w.from < w.to) cr_assert(guard_run(batch, &w, w.d), "seed about %llu: %s", (unsigned long long)w.from, first_diag(w.d));
+    while (w.from < w.to)
+        cr_assert(guard_run(batch, &w, w.d), "seed about %llu: %s", (unsigned long long)w.from,
+                  first_diag(w.d));
     char command[96];
     snprintf(command, sizeof command, "rm -rf %s", w.dir);
     cr_assert_eq(system(command), 0);
@@ -233,8 +266,18 @@ static void random_kernels(uint64_t from, uint64_t to, bool offs) {
 }
 
 TestSuite(random_kernels, .timeout = 600);
-Test(random_kernels, steps_0) { random_kernels(0, 50, false); }
-Test(random_kernels, steps_1) { random_kernels(50, 100, false); }
-Test(random_kernels, steps_2) { random_kernels(100, 150, false); }
-Test(random_kernels, steps_3) { random_kernels(150, 200, false); }
-Test(random_kernels, without_a_pass) { random_kernels(1000, 1015, true); }
+Test(random_kernels, steps_0) {
+    random_kernels(0, 50, false);
+}
+Test(random_kernels, steps_1) {
+    random_kernels(50, 100, false);
+}
+Test(random_kernels, steps_2) {
+    random_kernels(100, 150, false);
+}
+Test(random_kernels, steps_3) {
+    random_kernels(150, 200, false);
+}
+Test(random_kernels, without_a_pass) {
+    random_kernels(1000, 1015, true);
+}

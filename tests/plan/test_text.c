@@ -1,4 +1,5 @@
-/* The text of a plan: printed, read back and printed again it is the same; damaged ones are refused, with a place. */
+/* The text of a plan: printed, read back and printed again it is the same; damaged ones are refused, with a
+ * place. */
 #include "plan_test.h"
 
 #include <criterion/criterion.h>
@@ -11,7 +12,9 @@ static char *text_of(Arena *a, const Plan *p, size_t *len) {
     *len = b.len;
     return b.s;
 }
-static Plan *read(Arena *a, const char *text, size_t len, Diags *d) { return plan_parse(a, "hand.plan", text, len, d); }
+static Plan *read(Arena *a, const char *text, size_t len, Diags *d) {
+    return plan_parse(a, "hand.plan", text, len, d);
+}
 
 /* Puts the right hash into a changed text, so that the grammar and the checks are reached. */
 static void rehash(char *text, size_t len) {
@@ -91,7 +94,8 @@ Test(text, refusals) {
 
 Test(text, sizes_and_states) {
     refused("type=f32[\"n\"=5] at=0+0", "type=f32[\"n\"=5000000000000000] at=0+0", "size overflows");
-    refused("type=f32[\"n\"=5] at=0+0", "type=f32[\"n\"=5,\"k\"=4611686018427387904] at=0+0", "size overflows");
+    refused("type=f32[\"n\"=5] at=0+0", "type=f32[\"n\"=5,\"k\"=4611686018427387904] at=0+0",
+            "size overflows");
     refused("micro=3", "micro=0", "number of micro-batches");
     refused("micro=3", "micro=1", "accum outside");
     refused("micro=3", "micro=4", "or three with levels");
@@ -100,7 +104,8 @@ Test(text, sizes_and_states) {
     refused("count=5 args=1+128,1+64", "count=50000 args=1+128,1+64", "behind its arena");
     refused("accum dtype=f32", "accum dtype=i32", "accum sums f64 or f32");
     refused("check dtype=f32 count=1 args=1+128", "check dtype=f32 count=1 args=1+4096", "behind its arena");
-    refused("launch k0 args=1+1024@20,1+0,1+64", "launch k0 args=1+1024@20,1+0,0+0", "written before the check");
+    refused("launch k0 args=1+1024@20,1+0,1+64", "launch k0 args=1+1024@20,1+0,0+0",
+            "written before the check");
     refused("ir 6 {", "ir 7 {", "expected }");
     refused("end\n", "", "expected end");
     refused("end\n", "end\n\n", "the end of the file");

@@ -1,4 +1,5 @@
-/* The order of samples, balance, pairs, groups, bins, and the tokens of a micro-batch against values written by hand. */
+/* The order of samples, balance, pairs, groups, bins, and the tokens of a micro-batch against values written
+ * by hand. */
 #include "runtime/data.h"
 
 #include <criterion/criterion.h>
@@ -8,15 +9,27 @@
 
 static const char *const train = WM_SOURCE_DIR "/data/train.jsonl";
 static DataOptions options(void) {
-    return (DataOptions){.name = "train", .width = 1, .template_name = "plain", .max_length = 64, .vocab = 259, .seed = 7, .shuffle = true,
+    return (DataOptions){.name = "train",
+                         .width = 1,
+                         .template_name = "plain",
+                         .max_length = 64,
+                         .vocab = 259,
+                         .seed = 7,
+                         .shuffle = true,
                          .correct_ratio = 0.5};
 }
 static Diags *d;
-static void setup(void) { d = diags_open(env_posix()); }
-static void teardown(void) { diags_close(d); }
+static void setup(void) {
+    d = diags_open(env_posix());
+}
+static void teardown(void) {
+    diags_close(d);
+}
 TestSuite(data, .init = setup, .fini = teardown);
 
-static bool right_of(DataSet *s, int64_t n) { /* the file lists right answers in its metadata; here: by the text of the line */
+static bool
+right_of(DataSet *s,
+         int64_t n) { /* the file lists right answers in its metadata; here: by the text of the line */
     (void)s;
     char *text;
     size_t len;
@@ -85,9 +98,11 @@ Test(data, pairs_hold_a_right_and_a_wrong_answer) {
 Test(data, tokens_labels_and_truncation) {
     int32_t t[8], l[8];
     cr_assert_eq(tokenize_sample("ab", 2, "c", 1, 8, t, l), 5);
-    const int32_t want[8] = {1, 'a' + 3, 'b' + 3, 'c' + 3, 2, 0, 0, 0}, label[8] = {-100, -100, -100, 'c' + 3, 2, -100, -100, -100};
+    const int32_t want[8] = {1, 'a' + 3, 'b' + 3, 'c' + 3, 2, 0, 0, 0},
+                  label[8] = {-100, -100, -100, 'c' + 3, 2, -100, -100, -100};
     cr_assert(memcmp(t, want, sizeof t) == 0 && memcmp(l, label, sizeof l) == 0);
-    cr_assert_eq(tokenize_sample("ab", 2, "cdefgh", 6, 5, t, l), 5); /* cut at the end: 'd' is then the last answer token */
+    cr_assert_eq(tokenize_sample("ab", 2, "cdefgh", 6, 5, t, l),
+                 5); /* cut at the end: 'd' is then the last answer token */
     cr_assert(t[4] == 'd' + 3 && l[4] == 'd' + 3);
     cr_assert_eq(tokenize_sample("\xff", 1, "", 0, 8, t, l), 3);
     cr_assert(t[1] == 258 && l[1] == -100 && l[2] == 2);
@@ -118,7 +133,9 @@ Test(data, damaged_lines_name_line_and_byte) {
 Test(data, asked_for_more_than_there_is_whole_rounds_then_a_draw) {
     DataOptions o = options();
     o.n_samples = 7;
-    DataSet *s = of_text("{\"instruction\": \"a\", \"output\": \"1\"}\n{\"instruction\": \"a\", \"output\": \"2\"}\n{\"instruction\": \"a\", \"output\": \"3\"}\n", &o);
+    DataSet *s = of_text("{\"instruction\": \"a\", \"output\": \"1\"}\n{\"instruction\": \"a\", \"output\": "
+                         "\"2\"}\n{\"instruction\": \"a\", \"output\": \"3\"}\n",
+                         &o);
     int n[3] = {0};
     for (int64_t i = 0, v; i < 7; i++) cr_assert(data_item(s, 0, i, &v, d) && n[v]++ < 3);
     cr_assert(n[0] + n[1] + n[2] == 7 && n[0] >= 2 && n[1] >= 2 && n[2] >= 2);

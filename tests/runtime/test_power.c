@@ -1,12 +1,18 @@
-/* Power loss: what a save does to the disk is recorded, and disks are made that a crash after any of these operations
- * could leave: writes that were not fsynced are missing, torn at 512 bytes or there; entries of folders that were not
- * fsynced are there or not. The newest checkpoint must then be the old or the new one, whole; a reported one must stay.
- * Leaving any single fsync out of the record must be noticed. */
+/* Power loss: what a save does to the disk is recorded, and disks are made that a crash after any of these
+ * operations could leave: writes that were not fsynced are missing, torn at 512 bytes or there; entries of
+ * folders that were not fsynced are there or not. The newest checkpoint must then be the old or the new one,
+ * whole; a reported one must stay. Leaving any single fsync out of the record must be noticed. */
 #include "ckpt_test.h"
 
 enum { OPS = 512, FILES = 64 };
 typedef enum { MAKE_DIR, CREATE, WRITE, SYNC, SYNC_DIR, RENAME } Kind;
-typedef struct { Kind kind; int file; char path[300], to[300]; char *data; size_t n; } Op;
+typedef struct {
+    Kind kind;
+    int file;
+    char path[300], to[300];
+    char *data;
+    size_t n;
+} Op;
 typedef struct {
     Env env;
     Env *real;
@@ -45,8 +51,12 @@ static int r_fsync(Env *e, int fd, int *err) {
     add(e, SYNC, "")->file = r->of_fd[fd];
     return r->real->fsync(r->real, fd, err);
 }
-static int r_fsync_dir(Env *e, const char *p, int *err) { return add(e, SYNC_DIR, p), ((Record *)e)->real->fsync_dir(env_posix(), p, err); }
-static int r_mkdir(Env *e, const char *p, uint32_t m, int *err) { return add(e, MAKE_DIR, p), ((Record *)e)->real->mkdir(env_posix(), p, m, err); }
+static int r_fsync_dir(Env *e, const char *p, int *err) {
+    return add(e, SYNC_DIR, p), ((Record *)e)->real->fsync_dir(env_posix(), p, err);
+}
+static int r_mkdir(Env *e, const char *p, uint32_t m, int *err) {
+    return add(e, MAKE_DIR, p), ((Record *)e)->real->mkdir(env_posix(), p, m, err);
+}
 static int r_rename(Env *e, const char *a, const char *b, int *err) {
     snprintf(add(e, RENAME, a)->to, 300, "%s", b);
     return ((Record *)e)->real->rename(env_posix(), a, b, err);
@@ -87,8 +97,10 @@ static void crash(const Record *r, int end, int skip, const char *disk, uint64_t
         const Op *op = &r->op[i];
         if (op->kind == MAKE_DIR) made = op;
         if (op->kind == RENAME) moved = i;
-        if (op->kind == SYNC_DIR && i != skip && made && !strcmp(op->path, made->path)) inner_safe = i;
-        else if (op->kind == SYNC_DIR && i != skip) parent_safe = i;
+        if (op->kind == SYNC_DIR && i != skip && made && !strcmp(op->path, made->path))
+            inner_safe = i;
+        else if (op->kind == SYNC_DIR && i != skip)
+            parent_safe = i;
     }
     if (!made) return;
     bool final = moved >= 0 && (parent_safe > moved || draw(seed) % 2);
@@ -105,7 +117,11 @@ static void crash(const Record *r, int end, int skip, const char *disk, uint64_t
     }
 }
 
-typedef struct { TestView *one, *two; Record *r; char base[256]; } Saved;
+typedef struct {
+    TestView *one, *two;
+    Record *r;
+    char base[256];
+} Saved;
 
 static Saved saved(void) {
     static const CkptModel model[] = {{.name = "policy"}, {.name = "value"}, {.name = "ref"}};
@@ -118,7 +134,8 @@ static Saved saved(void) {
     s.r->env = *env_posix();
     s.r->real = env_posix();
     Env *e = &s.r->env;
-    e->open_new = r_open_new, e->write = r_write, e->fsync = r_fsync, e->fsync_dir = r_fsync_dir, e->mkdir = r_mkdir, e->rename = r_rename;
+    e->open_new = r_open_new, e->write = r_write, e->fsync = r_fsync, e->fsync_dir = r_fsync_dir,
+    e->mkdir = r_mkdir, e->rename = r_rename;
     info.step = 2;
     cr_assert(ckpt_save(e, s.base, o, &s.two->v, &info, 0, d) && s.r->n > 30);
     owner_release(o);
@@ -151,8 +168,9 @@ static bool survives(const Saved *s, int end, int skip, uint64_t seed) {
     Diags *d = diags_open(env_posix());
     Arena *a = arena_open(env_posix(), NULL);
     TestView *t = test_view(9);
-    bool ok = ckpt_find(env_posix(), disk, INT64_MAX, a, &path, &step, d) && path && ckpt_verify(env_posix(), path, d) &&
-              ckpt_load(env_posix(), path, &t->v, a, &info, d) && same_view(t, step == 2 ? s->two : s->one);
+    bool ok = ckpt_find(env_posix(), disk, INT64_MAX, a, &path, &step, d) && path &&
+              ckpt_verify(env_posix(), path, d) && ckpt_load(env_posix(), path, &t->v, a, &info, d) &&
+              same_view(t, step == 2 ? s->two : s->one);
     ok = ok && (end < s->r->n || step == 2);
     test_view_free(t);
     arena_close(a);
@@ -164,7 +182,9 @@ static bool survives(const Saved *s, int end, int skip, uint64_t seed) {
 Test(power, old_or_new_after_a_crash_behind_any_operation) {
     Saved s = saved();
     for (int end = 0; end <= s.r->n; end++)
-        for (uint64_t k = 0; k < 4; k++) cr_assert(survives(&s, end, -1, k * 1000 + (uint64_t)end), "behind op %d of %d, seed %d", end, s.r->n, (int)k);
+        for (uint64_t k = 0; k < 4; k++)
+            cr_assert(survives(&s, end, -1, k * 1000 + (uint64_t)end), "behind op %d of %d, seed %d", end,
+                      s.r->n, (int)k);
     saved_free(&s);
 }
 

@@ -1,7 +1,12 @@
 /* safetensors: files that are right are read, files that are wrong in one way each are refused with 65. */
 #include "ckpt_test.h"
 
-typedef struct { Env *env; Diags *d; Arena *a; char dir[256], path[300]; } Fix;
+typedef struct {
+    Env *env;
+    Diags *d;
+    Arena *a;
+    char dir[256], path[300];
+} Fix;
 
 static void begin(Fix *f) {
     f->env = env_posix();
@@ -28,28 +33,41 @@ static void make(const char *path, const char *header, int64_t len, size_t data)
     free(p);
 }
 
-#define T(name, dtype, shape, b, e) "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #b "," #e "]}"
+#define T(name, dtype, shape, b, e)                                                                          \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #b "," #e "]}"
 
 Test(safetensors, reads_what_is_right) {
     Fix f;
     begin(&f);
-    make(f.path, "{" T("b", "F32", "[2]", 8, 16) ",\"__metadata__\":{\"format\":\"pt\"}," T("a", "I64", "[1,1]", 0, 8) "," T("e", "F16", "[0,7]", 16, 16)
-         "," T("s", "U8", "[]", 16, 17) "}    ", -1, 17);
+    make(f.path,
+         "{" T("b", "F32", "[2]", 8, 16) ",\"__metadata__\":{\"format\":\"pt\"}," T(
+             "a", "I64", "[1,1]", 0, 8) "," T("e", "F16", "[0,7]", 16, 16) "," T("s", "U8", "[]", 16,
+                                                                                 17) "}    ",
+         -1, 17);
     StFile *s = st_open(f.env, f.path, f.d);
     show(f.d);
-    cr_assert(s && st_count(s) == 4 && !strcmp(st_tensor(s, 0)->name, "a") && !strcmp(st_meta(s, "format"), "pt") && !st_meta(s, "x"));
+    cr_assert(s && st_count(s) == 4 && !strcmp(st_tensor(s, 0)->name, "a") &&
+              !strcmp(st_meta(s, "format"), "pt") && !st_meta(s, "x"));
     const StTensor *b = st_find(s, "b");
     unsigned char x[8];
-    cr_assert(b && !strcmp(b->dtype, "F32") && b->ndim == 1 && b->shape[0] == 2 && st_read(s, b, x, 2, 6, f.d) && x[0] == 11 && x[5] == 16);
-    cr_assert(!st_find(s, "c") && st_find(s, "e")->begin == st_find(s, "e")->end && st_find(s, "s")->ndim == 0);
-    cr_assert(!st_read(s, b, x, 2, 7, f.d) && !st_read(s, b, x, -1, 2, f.d) && !st_read(s, b, x, INT64_MAX, INT64_MAX, f.d));
+    cr_assert(b && !strcmp(b->dtype, "F32") && b->ndim == 1 && b->shape[0] == 2 &&
+              st_read(s, b, x, 2, 6, f.d) && x[0] == 11 && x[5] == 16);
+    cr_assert(!st_find(s, "c") && st_find(s, "e")->begin == st_find(s, "e")->end &&
+              st_find(s, "s")->ndim == 0);
+    cr_assert(!st_read(s, b, x, 2, 7, f.d) && !st_read(s, b, x, -1, 2, f.d) &&
+              !st_read(s, b, x, INT64_MAX, INT64_MAX, f.d));
     cr_assert(f.d->n == 3 && f.d->item[2]->code == I001, "refused before anything is read");
     st_close(s);
     end(&f);
 }
 
 /* Each row is wrong in one way: one for each link of the chain from bytes to offsets. */
-static const struct { const char *header; int64_t len; size_t data; const char *says; } wrong[] = {
+static const struct {
+    const char *header;
+    int64_t len;
+    size_t data;
+    const char *says;
+} wrong[] = {
     {"{" T("a", "F32", "[2]", 0, 8) "}", 1000, 8, "header of 1000 bytes"},
     {"{" T("a", "F32", "[2]", 0, 8) "}", (int64_t)1 << 62, 8, "header of"},
     {"{" T("a", "F32", "[2]", 0, 8) "}", INT64_MAX, 8, "header of"},
@@ -114,7 +132,8 @@ Test(safetensors, long_names_missing_files_and_folders) {
     char *header = malloc(4000), name[1200];
     memset(name, 'n', sizeof name);
     for (int extra = 0; extra < 2; extra++) {
-        sprintf(header, "{\"%.*s\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1024 + extra, name);
+        sprintf(header, "{\"%.*s\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1024 + extra,
+                name);
         make(f.path, header, -1, 1);
         StFile *s = st_open(f.env, f.path, f.d);
         cr_assert((s != NULL) == (extra == 0));
@@ -130,7 +149,8 @@ Test(safetensors, long_names_missing_files_and_folders) {
     end(&f);
 }
 
-/* Every truncation of a good file is refused, and every change of a header byte is refused or harmless to memory. */
+/* Every truncation of a good file is refused, and every change of a header byte is refused or harmless to
+ * memory. */
 Test(safetensors, every_truncation_and_every_byte) {
     Fix f;
     begin(&f);
@@ -169,8 +189,9 @@ Test(safetensors, written_files_read_back_and_are_never_overwritten) {
     double y = 0.1;
     char hash[33], again[33];
     size_t n;
-    StOut t[2] = {{.name = "f\"\xed\x95\x9c", .dtype = "F32", .shape = {3, 1}, .ndim = 2, .data = x, .bytes = 12},
-                  {.name = "y", .dtype = "F64", .data = &y, .bytes = 8}};
+    StOut t[2] = {
+        {.name = "f\"\xed\x95\x9c", .dtype = "F32", .shape = {3, 1}, .ndim = 2, .data = x, .bytes = 12},
+        {.name = "y", .dtype = "F64", .data = &y, .bytes = 8}};
     StMeta m = {"k", "v\n"};
     cr_assert(st_write(f.env, f.path, t, 2, &m, 1, hash, f.d));
     char *p = slurp(f.path, &n);
@@ -179,7 +200,8 @@ Test(safetensors, written_files_read_back_and_are_never_overwritten) {
     free(p);
     StFile *s = st_open(f.env, f.path, f.d);
     double z;
-    cr_assert(s && st_count(s) == 2 && st_find(s, t[0].name)->shape[1] == 1 && st_read(s, st_find(s, "y"), &z, 0, 8, f.d) && z == y);
+    cr_assert(s && st_count(s) == 2 && st_find(s, t[0].name)->shape[1] == 1 &&
+              st_read(s, st_find(s, "y"), &z, 0, 8, f.d) && z == y);
     cr_assert(!strcmp(st_meta(s, "k"), "v\n"));
     st_close(s);
     cr_assert(!st_write(f.env, f.path, t, 2, NULL, 0, NULL, f.d) && diags_exit(f.d) == 74);
@@ -192,7 +214,8 @@ Test(safetensors, written_files_read_back_and_are_never_overwritten) {
 static void one(Fix *f, const char *name, const char *tensor) {
     char path[600], header[300];
     snprintf(path, sizeof path, "%s/%s", f->dir, name);
-    snprintf(header, sizeof header, "{\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", tensor);
+    snprintf(header, sizeof header, "{\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+             tensor);
     make(path, header, -1, 1);
 }
 
@@ -212,24 +235,34 @@ Test(set, directories_of_every_shape) {
     st_close_set(&s);
     one(&f, "model-00001-of-00002.safetensors", "a");
     one(&f, "model-00002-of-00002.safetensors", "b");
-    cr_assert(st_open_set(f.env, f.a, f.dir, "value", &s, f.d) && s.n == 2 && st_set_find(&s, "b", &file) && !st_set_find(&s, "only", NULL));
+    cr_assert(st_open_set(f.env, f.a, f.dir, "value", &s, f.d) && s.n == 2 && st_set_find(&s, "b", &file) &&
+              !st_set_find(&s, "only", NULL));
     st_close_set(&s);
     one(&f, "value-00001-of-00001.safetensors", "v");
     cr_assert(st_open_set(f.env, f.a, f.dir, "value", &s, f.d) && s.n == 1 && st_set_find(&s, "v", NULL));
     const StTensor **list;
     cr_assert(st_set_list(&s, f.a, &list) == 1 && !strcmp(list[0]->name, "v"));
     st_close_set(&s);
-    text(&f, "model.safetensors.index.json", "{\"metadata\":{},\"weight_map\":{\"b\":\"model-00002-of-00002.safetensors\"}}");
-    cr_assert(st_open_set(f.env, f.a, f.dir, NULL, &s, f.d) && s.n == 1 && !st_set_find(&s, "a", NULL), "the index says which files");
+    text(&f, "model.safetensors.index.json",
+         "{\"metadata\":{},\"weight_map\":{\"b\":\"model-00002-of-00002.safetensors\"}}");
+    cr_assert(st_open_set(f.env, f.a, f.dir, NULL, &s, f.d) && s.n == 1 && !st_set_find(&s, "a", NULL),
+              "the index says which files");
     st_close_set(&s);
     end(&f);
 }
 
 Test(set, indices_that_lie_are_refused) {
-    static const char *const bad[] = {"{}", "{\"weight_map\":{\"a\":\"../x.safetensors\"}}", "{\"weight_map\":{\"a\":\"/etc/x.safetensors\"}}",
-                                      "{\"weight_map\":{\"a\":1}}", "{\"weight_map\":{\"b\":\"model-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"\"}}",
-                                      "{\"weight_map\":{\"a\":\"model-1.bin\"}}", "{\"weight_map\":{\"a\":\"x/model-1.safetensors\"}}", "[",
-                                      "{\"weight_map\":{\"a\":\"..\"}}", "{\"weight_map\":{\"a\":\"model-1.safetensors\\n\"}}"};
+    static const char *const bad[] = {"{}",
+                                      "{\"weight_map\":{\"a\":\"../x.safetensors\"}}",
+                                      "{\"weight_map\":{\"a\":\"/etc/x.safetensors\"}}",
+                                      "{\"weight_map\":{\"a\":1}}",
+                                      "{\"weight_map\":{\"b\":\"model-1.safetensors\"}}",
+                                      "{\"weight_map\":{\"a\":\"\"}}",
+                                      "{\"weight_map\":{\"a\":\"model-1.bin\"}}",
+                                      "{\"weight_map\":{\"a\":\"x/model-1.safetensors\"}}",
+                                      "[",
+                                      "{\"weight_map\":{\"a\":\"..\"}}",
+                                      "{\"weight_map\":{\"a\":\"model-1.safetensors\\n\"}}"};
     Fix f;
     begin(&f);
     StSet s;
@@ -249,7 +282,8 @@ Test(set, twice_the_same_tensor_nothing_at_all_and_pickles) {
     StSet s;
     Diags *d = diags_open(f.env);
     text(&f, "pytorch_model.bin", "x");
-    cr_assert(!st_open_set(f.env, f.a, f.dir, NULL, &s, d) && diags_exit(d) == 66 && diags_say(d, "save_file"));
+    cr_assert(!st_open_set(f.env, f.a, f.dir, NULL, &s, d) && diags_exit(d) == 66 &&
+              diags_say(d, "save_file"));
     diags_close(d);
     one(&f, "model-1.safetensors", "a");
     one(&f, "model-2.safetensors", "a");
