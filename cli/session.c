@@ -383,6 +383,12 @@ static void plan_options(Cli *c, Session *s) {
     o[n++] = arena_fmt(c->a, "draw.group=%lld", (long long)s->info.group);
     s->build.option = o;
     s->build.noption = n;
+    Sbuf b;
+    sb_init(&b, c->a);
+    for (uint32_t i = 0; i < n; i++) sb_fmt(&b, "%s\n", o[i]);
+    char *hash = NEWN(c->a, char, 33);
+    hash128_hex(b.s, b.len, hash);
+    s->build.config_hash = hash;
 }
 
 bool session_open(Cli *c, Session *s, SessionData want) {
