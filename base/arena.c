@@ -17,7 +17,8 @@ struct Arena {
     Guard *guard;
     Block *head;
     size_t next_size;
-    wm_size bytes;
+    wm_size bytes,
+        limit; /* taken from the system; at most half of the machine's memory: refused, not swapped */
 };
 
 Arena *arena_open(Env *env, Guard *guard) {
@@ -29,6 +30,8 @@ Arena *arena_open(Env *env, Guard *guard) {
     a->env = env;
     a->guard = guard;
     a->next_size = 1 << 14;
+    int64_t machine = env->memory_bytes ? env->memory_bytes(env) : 0;
+    a->limit = machine > 0 ? (wm_size)machine / 2 : UINT64_MAX;
     return a;
 }
 
@@ -57,6 +60,7 @@ void *arena_alloc(Arena *a, wm_size bytes) {
     Block *b = a->head;
     if (!b || b->size - b->used < size) {
         size_t want = size > a->next_size ? (size_t)size : a->next_size;
+        if (a->bytes + want > a->limit) return exhausted(a, bytes);
         b = a->env->alloc(a->env, sizeof *b + want);
         if (!b) return exhausted(a, bytes);
         b->size = want;
