@@ -1,6 +1,8 @@
 /* diag.c: the one error object. Text is copied into the arena of the Diags; render.c makes it readable. */
 #include "base/base.h"
 
+#include <string.h>
+
 const CodeInfo code_info[NCODE] = {
 #define CODE(id, exit, title, explain, wrong, right) {#id, exit, title, explain, wrong, right},
 #include "base/codes.def"
@@ -27,6 +29,12 @@ void diag_source(Diags *d, const char *file, const char *text, size_t len) {
     d->source[d->nsource++].len = len;
 }
 
+/* The name of the file may lie in something that is closed before the diagnostics are rendered. */
+static Loc kept(Diags *d, Loc loc) {
+    if (loc.file) loc.file = arena_str(d->arena, loc.file, strlen(loc.file));
+    return loc;
+}
+
 Diag *diag_add(Diags *d, Code code, Loc loc, const char *fmt, ...) {
     Diag *g = NEW(d->arena, Diag);
     va_list ap;
@@ -35,7 +43,7 @@ Diag *diag_add(Diags *d, Code code, Loc loc, const char *fmt, ...) {
     va_end(ap);
     g->code = code;
     g->level = code_info[code].exit ? LEVEL_ERROR : LEVEL_WARNING;
-    g->span[0].loc = loc;
+    g->span[0].loc = kept(d, loc);
     g->nspan = 1;
     bool error = g->level == LEVEL_ERROR;
     if (error) d->nerror++;
@@ -55,7 +63,7 @@ void diag_span(Diags *d, Diag *g, Loc loc, const char *fmt, ...) {
     va_start(ap, fmt);
     g->span[g->nspan].label = arena_vfmt(d->arena, fmt, ap);
     va_end(ap);
-    g->span[g->nspan++].loc = loc;
+    g->span[g->nspan++].loc = kept(d, loc);
 }
 
 void diag_help(Diags *d, Diag *g, const char *fmt, ...) {
@@ -78,7 +86,7 @@ void diag_fix(Diags *d, Diag *g, Loc where, bool sure, const char *fmt, ...) {
     va_start(ap, fmt);
     g->replacement = arena_vfmt(d->arena, fmt, ap);
     va_end(ap);
-    g->replace = where;
+    g->replace = kept(d, where);
     g->sure = sure;
 }
 

@@ -40,12 +40,14 @@ static bool warning_off(const Cx *cx, Code code) {
     return named(cx->o->no_warn, cx->o->nno_warn, name) || (asked && !named(cx->o->warn, cx->o->nwarn, name));
 }
 
+static bool same_place(Loc a, Loc b) {
+    return a.at == b.at && (a.file == b.file || (a.file && b.file && strcmp(a.file, b.file) == 0));
+}
+
 void sema_warn(Cx *cx, Code code, Loc loc, const char *fmt, ...) {
     if (cx->quiet > 0 || cx->testing || warning_off(cx, code)) return;
     for (uint32_t i = 0; i < cx->d->n; i++) /* the same place is reached by several calls: said once */
-        if (cx->d->item[i]->code == code && cx->d->item[i]->span[0].loc.at == loc.at &&
-            cx->d->item[i]->span[0].loc.file == loc.file)
-            return;
+        if (cx->d->item[i]->code == code && same_place(cx->d->item[i]->span[0].loc, loc)) return;
     va_list ap;
     va_start(ap, fmt);
     Diag *g = diag_add(cx->d, code, loc, "%s", arena_vfmt(cx->a, fmt, ap));

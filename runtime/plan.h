@@ -19,8 +19,8 @@ typedef enum {
     I_LAUNCH, /* kernel `kernel` over args; runs on all threads of the rank */
     I_ACCUM,  /* once per micro-batch: leaf args[1] joins the canonical sum args[0], which stands there after
                  the last one.  A stack of floor(log2 G) partial sums: the lowest is args[0], the others are
-                 arrays of `count` elements  one after the other at args[2] (absent when there is none). f64 and
-                 f32 only. Not used with G = 1 */
+                 arrays of `count` elements  one after the other at args[2] (absent when there is none). f64
+                 and  f32 only. Not used with G = 1 */
     I_COPY,   /* args[0] = args[1], `count` elements */
     I_ZERO,   /* args[0] = 0 */
     I_CHECK   /* args[0]: one real; not finite: the step ends here, before any state changed (79). `name` is

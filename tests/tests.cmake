@@ -87,11 +87,7 @@ endif()
 
 # Rules of the source tree. Those that read object files need what gcc makes without instrumentation.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-set(rules includes libraries switches sizes words)
-option(WM_TEST_FORMAT "a test that clang-format has nothing to change" OFF)
-if(WM_TEST_FORMAT)
-  list(APPEND rules format)
-endif()
+set(rules includes libraries switches sizes words format)
 if(CMAKE_C_COMPILER_ID STREQUAL GNU AND NOT WM_SANITIZE AND NOT WM_FUZZ)
   list(APPEND rules calls statics)
 endif()

@@ -104,3 +104,17 @@ Test(base, atomic_file) {
     env->rmdir(env, path, &err);
     diags_close(d);
 }
+
+Test(base, diagnostics_outlive_the_name_of_their_file) {
+    Diags *d = diags_open(env_posix());
+    char name[] = "a.jsonl";
+    Loc loc = {.file = name, .line = 3, .col = 1};
+    Diag *g = diag_add(d, D003, loc, "damaged");
+    diag_span(d, g, loc, "here too");
+    diag_fix(d, g, loc, true, "nothing");
+    memset(name, 'x', sizeof name - 1);
+    cr_assert_str_eq(g->span[0].loc.file, "a.jsonl");
+    cr_assert_str_eq(g->span[1].loc.file, "a.jsonl");
+    cr_assert_str_eq(g->replace.file, "a.jsonl");
+    diags_close(d);
+}
